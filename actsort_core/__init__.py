@@ -1,0 +1,87 @@
+"""ActSort for Python: sort cell candidates of calcium-imaging toolkits by active learning.
+
+>>> import actsort_core as actsort
+>>> session = actsort.open("suite2p/plane0")        # doctest: +SKIP
+>>> session.sort(my_callback, labels=40)            # doctest: +SKIP
+>>> session.write()                                 # doctest: +SKIP
+
+Public names are loaded on first use (PEP 562): importing this package loads neither scikit-learn nor h5py.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from actsort_core.errors import ActsortError as ActsortError
+    from actsort_core.errors import ChangedError as ChangedError
+    from actsort_core.errors import FormatError as FormatError
+    from actsort_core.errors import LockedError as LockedError
+    from actsort_core.features import Feature as Feature
+    from actsort_core.features import FeatureGroup as FeatureGroup
+    from actsort_core.formats import FileEdit as FileEdit
+    from actsort_core.formats import Format as Format
+    from actsort_core.formats import Sniff as Sniff
+    from actsort_core.formats import WritePlan as WritePlan
+    from actsort_core.hookspecs import hookimpl as hookimpl
+    from actsort_core.learn import ClassifierSpec as ClassifierSpec
+    from actsort_core.model import CandidateId as CandidateId
+    from actsort_core.model import Curation as Curation
+    from actsort_core.model import Decision as Decision
+    from actsort_core.model import Label as Label
+    from actsort_core.model import Prediction as Prediction
+    from actsort_core.model import Predictions as Predictions
+    from actsort_core.model import Prior as Prior
+    from actsort_core.model import Recording as Recording
+    from actsort_core.opening import open as open
+    from actsort_core.opening import read as read
+    from actsort_core.plugins import build_manager as build_manager
+    from actsort_core.session import Session as Session
+    from actsort_core.strategies import Strategy as Strategy
+    from actsort_core.writeback import Exporter as Exporter
+
+__version__ = "0.1.0"
+
+# public name -> (module, name there)
+_PUBLIC = {
+    "ActsortError": ("errors", "ActsortError"),
+    "CandidateId": ("model", "CandidateId"),
+    "ChangedError": ("errors", "ChangedError"),
+    "ClassifierSpec": ("learn", "ClassifierSpec"),
+    "Curation": ("model", "Curation"),
+    "Decision": ("model", "Decision"),
+    "Exporter": ("writeback", "Exporter"),
+    "Feature": ("features", "Feature"),
+    "FeatureGroup": ("features", "FeatureGroup"),
+    "FileEdit": ("formats", "FileEdit"),
+    "Format": ("formats", "Format"),
+    "FormatError": ("errors", "FormatError"),
+    "Label": ("model", "Label"),
+    "LockedError": ("errors", "LockedError"),
+    "Prediction": ("model", "Prediction"),
+    "Predictions": ("model", "Predictions"),
+    "Prior": ("model", "Prior"),
+    "Recording": ("model", "Recording"),
+    "Session": ("session", "Session"),
+    "Sniff": ("formats", "Sniff"),
+    "Strategy": ("strategies", "Strategy"),
+    "WritePlan": ("formats", "WritePlan"),
+    "build_manager": ("plugins", "build_manager"),
+    "hookimpl": ("hookspecs", "hookimpl"),
+    "open": ("opening", "open"),
+    "read": ("opening", "read"),
+}
+__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 - names are strings; ruff cannot see into the dict
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        module, attribute = _PUBLIC[name]
+    except KeyError:
+        raise AttributeError(f"module 'actsort_core' has no attribute {name!r}") from None
+    return getattr(importlib.import_module(f"actsort_core.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

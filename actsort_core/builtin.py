@@ -1,0 +1,43 @@
+"""What the core itself registers, through the same hooks as a stranger's plug-in. Heavy imports wait for their use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from actsort_core.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from actsort_core.features import FeatureGroup
+    from actsort_core.learn import Classifier, ClassifierSpec
+    from actsort_core.strategies import Strategy
+
+
+@hookimpl
+def actsort_register_features() -> Sequence[FeatureGroup]:
+    """The core's feature groups."""
+    from actsort_core.features import footprints, host, neighbours, traces
+
+    return [traces.GROUP, footprints.GROUP, neighbours.GROUP, host.GROUP, host.VERDICT]
+
+
+@hookimpl
+def actsort_register_classifiers() -> Sequence[ClassifierSpec]:
+    """L1 logistic regression as published."""
+    from actsort_core.learn import ClassifierSpec
+
+    return [ClassifierSpec("l1_logistic", "logistic regression with an L1 penalty of 1/n, as published (default)", _l1_logistic)]
+
+
+def _l1_logistic() -> Classifier:
+    from actsort_core.classifiers import L1LogisticClassifier
+
+    return L1LogisticClassifier()
+
+
+@hookimpl
+def actsort_register_strategies() -> Sequence[Strategy]:
+    """The core's query strategies."""
+    from actsort_core import strategies
+
+    return strategies.BUILTIN

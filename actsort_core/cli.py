@@ -1,0 +1,388 @@
+"""The command line: ``actsort``. Imports wait until a command runs, so that help is immediate."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from actsort_core import __version__
+from actsort_core.errors import ActsortError, UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from actsort_core.features.table import Progress
+    from actsort_core.plugins import Plugins
+    from actsort_core.session import Session
+
+DEBUG = "ACTSORT_DEBUG"
+ORACLE_LABELS = 40  # what an oracle is asked when nobody says how many
+
+_PATH = click.Path(path_type=Path)
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+
+
+class _Group(click.Group):
+    """Adds the commands of plug-ins, and turns every error into one message and an exit status."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*self.commands, *_plugin_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return self.commands.get(cmd_name) or _plugin_commands(ctx).get(cmd_name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ActsortError as error:
+            if os.environ.get(DEBUG):
+                raise
+            click.echo(f"actsort: {error.what}" + (f"\n{error.hint}" if error.hint else ""), err=True)
+            ctx.exit(2 if isinstance(error, UsageError | UnknownNameError) else 1)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except KeyboardInterrupt:
+            click.echo("\nactsort: stopped. Every label given so far is saved; the same command goes on from there.", err=True)
+            ctx.exit(1)
+        except Exception as error:
+            if os.environ.get(DEBUG):
+                raise
+            click.echo(
+                f"actsort: something unexpected happened ({type(error).__name__}: {error}).\n"
+                f"Labels given so far are saved. Please report it with what {DEBUG}=1 shows.",
+                err=True,
+            )
+            ctx.exit(1)
+
+
+def _plugin_commands(ctx: click.Context) -> dict[str, click.Command]:
+    from importlib.metadata import entry_points
+
+    # Plug-ins are loaded for their commands only where some other distribution brings any: help stays immediate.
+    foreign = [entry for entry in entry_points(group="actsort") if not entry.dist or entry.dist.name != "actsort"]
+    return dict(_plugins(ctx).commands) if foreign else {}
+
+
+def _plugins(ctx: click.Context) -> Plugins:
+    root = ctx.find_root()
+    if root.obj is None:
+        from actsort_core.plugins import load
+
+        root.obj = load()
+    loaded: Plugins = root.obj
+    return loaded
+
+
+def _warn(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: str | None = None) -> None:
+    click.echo(f"actsort: warning: {message}", err=True)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="actsort")
+def main() -> None:
+    """Sort the cell candidates of Suite2p and CaImAn by answering a few questions.
+
+    ActSort asks about the candidates that teach it most, sorts the rest, and writes the decisions into the files of your toolkit.
+
+    \b
+      actsort info PATH             what is in a result
+      actsort sort PATH             answer questions in the terminal; stop and resume whenever you like
+      actsort write PATH --dry-run  see what would change in the toolkit's files
+      actsort write PATH            write it (a backup is kept)
+      actsort restore PATH          put the files back as they were
+
+    PATH is a Suite2p folder (suite2p or suite2p/plane0), a CaImAn .hdf5 file, or, after the first sort, the session's folder.
+    """  # noqa: D301 - click wants a real \b, which a raw string would not give it
+    warnings.showwarning = _warn
+
+
+def _say_json(document: Any) -> None:
+    click.echo(json.dumps(document, allow_nan=False))
+
+
+def _progress(title: str) -> Progress:
+    """A progress bar on stderr, shown once it has taken two seconds."""
+    from tqdm import tqdm
+
+    state: dict[str, Any] = {}
+
+    def tell(name: str, done: int, total: int) -> None:
+        if state.get("name") != name:
+            if "bar" in state:
+                state["bar"].close()
+            state.update(
+                name=name, bar=tqdm(total=total, desc=f"{title}: {name} features", unit="cells", delay=2, leave=False, file=sys.stderr)
+            )
+        bar = state["bar"]
+        bar.update(max(0, done - bar.n))
+        if done >= total:
+            bar.close()
+
+    return tell
+
+
+@main.command()
+@click.argument("path", type=_PATH)
+@click.option("--format", "format_", metavar="NAME", help="Read it as this format instead of finding out.")
+@_json
+@click.pass_context
+def info(ctx: click.Context, path: Path, format_: str | None, as_json: bool) -> None:
+    """Show what a result holds, and what the toolkit itself decided."""
+    from actsort_core.opening import read
+    from actsort_core.report import info_document, info_text
+
+    recordings = read(path, format_, _plugins(ctx))
+    document = info_document(path, recordings)
+    if as_json:
+        _say_json(document)
+    else:
+        click.echo(info_text(document))
+    if not as_json:
+        for recording in recordings:
+            for note in recording.notes:
+                click.echo(f"note: {note}", err=True)
+
+
+@main.command()
+@click.argument("paths", type=_PATH, nargs=-1, required=True, metavar="PATH...")
+@click.option("--labels", metavar="N", help="Stop when the session holds N labels: a count, or a share of the candidates like 1%.")
+@click.option("--oracle", type=_PATH, help="Answer from a file instead of asking: JSON list, .npy or one-column .csv of 1, 0, null.")
+@click.option("--session", type=_PATH, metavar="DIR", help="Where labels are kept. Default: beside the (first) result.")
+@click.option("--annotator", metavar="WHO", help="Who answers. Default: your login name.")
+@click.option("--strategy", metavar="NAME", help="Which candidates to ask about (see: actsort plugins). Default: nearest_pi.")
+@click.option("--classifier", metavar="NAME", help="Which classifier learns. Default: l1_logistic.")
+@click.option("--features", metavar="LIST", help="Feature groups: 'trace,host', or changes to the defaults: '-host' or '+host_verdict'.")
+@click.option(
+    "--threshold", metavar="T", help="Probability above which a candidate is a cell, or pi (default): the estimated share of cells."
+)
+@click.option("--seed", type=int, metavar="S", help="Seed of the random order. Default: 0.")
+@click.option("--format", "format_", metavar="NAME", help="Read the results as this format instead of finding out.")
+@click.option("--write", is_flag=True, help="Write the decisions into the toolkit's files at the end.")
+@_json
+@click.pass_context
+def sort(
+    ctx: click.Context,
+    paths: Sequence[Path],
+    labels: str | None,
+    oracle: Path | None,
+    session: Path | None,
+    annotator: str | None,
+    strategy: str | None,
+    classifier: str | None,
+    features: str | None,
+    threshold: str | None,
+    seed: int | None,
+    format_: str | None,
+    write: bool,
+    as_json: bool,
+) -> None:
+    """Ask about candidates, learn from the answers and decide on all the others.
+
+    Every answer is saved at once. Stop with q (or pull the plug) and run the same command again to go on.
+    """
+    from actsort_core.opening import open as open_session
+    from actsort_core.oracle import answerer, read_truth
+    from actsort_core.report import sort_document, sort_text
+
+    if as_json and oracle is None:
+        raise UsageError("--json needs --oracle: it leaves no place to ask questions.", "Leave --json out, or pass an oracle.")
+    groups = [name.strip() for name in features.split(",") if name.strip()] if features is not None else None
+    opened = open_session(
+        *(_result_or_session(path) for path in paths),
+        session=session,
+        annotator=annotator,
+        seed=seed,
+        strategy=strategy,
+        classifier=classifier,
+        features=groups,
+        threshold=threshold,
+        format=format_,
+        plugins=_plugins(ctx),
+        progress=_progress("actsort"),
+        refit_wait=0 if oracle is None else None,
+    )
+    with opened:
+        if not as_json:
+            _notes(opened)
+        truth = None
+        if oracle is not None:
+            truth = read_truth(oracle, len(opened.candidates))
+            answer = answerer(opened, truth)
+            goal = opened.count(labels if labels is not None else ORACLE_LABELS)
+            from tqdm import tqdm
+
+            with tqdm(total=goal, initial=min(goal, len(opened.labels())), desc="labels", delay=2, leave=False, file=sys.stderr) as bar:
+                for candidate in opened.questions(goal):
+                    opened.label(candidate, answer(candidate))
+                    bar.update()
+        else:
+            from actsort_core.terminal import sort_by_hand
+
+            sort_by_hand(opened, opened.count(labels) if labels is not None else None)
+        report = opened.write() if write else None
+        document = sort_document(opened, truth, report)
+        if as_json:
+            _say_json(document)
+            return
+        click.echo(sort_text(document))
+        if report is not None:
+            click.echo(str(report))
+        else:
+            click.echo(f"Nothing was written yet. See what would change: actsort write {opened.folder} --dry-run")
+
+
+def _result_or_session(path: Path) -> Path:
+    from actsort_core.store import is_session
+
+    return path.resolve() if is_session(path) else path
+
+
+def _notes(session: Session) -> None:
+    click.echo(f"session: {session.folder}", err=True)
+    for note in session.notes:
+        click.echo(f"note: {note}", err=True)
+
+
+def _resume(ctx: click.Context, path: Path, **options: Any) -> Session:
+    from actsort_core.opening import open as open_session
+    from actsort_core.store import find_folder
+
+    return open_session(session=find_folder(path), plugins=_plugins(ctx), **options)
+
+
+@main.command()
+@click.argument("path", type=_PATH, metavar="SESSION")
+@_json
+@click.pass_context
+def status(ctx: click.Context, path: Path, as_json: bool) -> None:
+    """Show how far a session is. It may be open elsewhere meanwhile."""
+    from actsort_core.report import status_document
+    from actsort_core.terminal import summary
+
+    with _resume(ctx, path, read_only=True, progress=_progress("actsort")) as session:
+        document = status_document(session)
+    if as_json:
+        _say_json(document)
+    else:
+        click.echo(summary(document))
+
+
+def _step(name: str) -> Callable[..., None]:
+    def command(ctx: click.Context, path: Path, annotator: str | None, as_json: bool) -> None:
+        with _resume(ctx, path, annotator=annotator, prepare=False, refit_wait=0) as session:
+            candidate = getattr(session, name)()
+            label = next((la for la in session.labels() if la.candidate == candidate), None)
+            count, who = len(session.labels()), session.annotator
+        if as_json:
+            found = {"recording": candidate.recording, "index": candidate.index} if candidate else None
+            _say_json({"candidate": found, "label": label.value if label else None, "labels": count})
+        elif candidate is None:
+            click.echo(f"There is nothing of {who} to {name}.")
+        else:
+            now = f"it is {label.value} now" if label else "it has no label now"
+            click.echo(f"{candidate.recording}, candidate {candidate.index}: {now} ({count} labels in all).")
+
+    return command
+
+
+for _name, _text in (("undo", "Take back an annotator's latest label."), ("redo", "Give the label again that was last undone.")):
+    _command = click.pass_context(_step(_name))
+    _command = click.option("--annotator", metavar="WHO", help="Whose label. Default: your login name.")(_json(_command))
+    main.command(_name, help=_text)(click.argument("path", type=_PATH, metavar="SESSION")(_command))
+
+
+@main.command()
+@click.argument("path", type=_PATH, metavar="SESSION")
+@click.option("--dry-run", is_flag=True, help="Only show what would change.")
+@click.option("--threshold", metavar="T", help="Move the line first: a probability, or pi for the estimated share of cells.")
+@_json
+@click.pass_context
+def write(ctx: click.Context, path: Path, dry_run: bool, threshold: str | None, as_json: bool) -> None:
+    """Write the decisions into the toolkit's files.
+
+    The difference is shown, each file is backed up, replaced in one step, read again and compared. `actsort restore` undoes it.
+    """
+    from actsort_core.report import write_document
+
+    with _resume(ctx, path, threshold=threshold, progress=_progress("actsort")) as session:
+        report = session.write(dry_run)
+        if as_json:
+            _say_json(write_document(session, report, dry_run))
+        else:
+            click.echo(str(report))
+            if not dry_run:
+                click.echo(f"all decisions: {session.folder / 'curation.json'}")
+
+
+@main.command()
+@click.argument("path", type=_PATH, metavar="SESSION")
+@click.option("--force", is_flag=True, help="Also replace files that were changed after ActSort wrote them (they are backed up).")
+@_json
+@click.pass_context
+def restore(ctx: click.Context, path: Path, force: bool, as_json: bool) -> None:
+    """Put the toolkit's files back as they were before ActSort wrote them. Labels stay in the session."""
+    from actsort_core.journal import Journal
+    from actsort_core.store import find_folder
+    from actsort_core.writeback import restore as put_back
+
+    folder = find_folder(path)
+    # Without opening the results: restoring must work even where they cannot be read any more.
+    with Journal(folder) as journal:
+        restored = put_back(folder, journal, force)
+    if as_json:
+        _say_json({"restored": [str(p) for p in restored]})
+    else:
+        for restored_path in restored:
+            click.echo(f"restored {restored_path}")
+        if not restored:
+            click.echo("The files already are as they were before ActSort wrote them.")
+
+
+@main.command()
+@click.argument("path", type=_PATH, metavar="SESSION")
+@click.argument("destination", type=_PATH)
+@click.option("--to", "exporter", metavar="NAME", help="Exporter (see: actsort plugins). Default: by the file's ending.")
+@click.pass_context
+def export(ctx: click.Context, path: Path, destination: Path, exporter: str | None) -> None:
+    """Save all decisions in a file of their own (.json, .csv); the toolkit's files stay as they are."""
+    name = exporter or destination.suffix.lstrip(".").lower()
+    chosen = _plugins(ctx).exporters[name]
+    with _resume(ctx, path, read_only=True, progress=_progress("actsort")) as session:
+        chosen.export(list(session.curations().values()), destination)
+    click.echo(f"wrote {destination}")
+
+
+@main.command()
+@_json
+@click.pass_context
+def plugins(ctx: click.Context, as_json: bool) -> None:
+    """List formats, features, strategies, classifiers, exporters and commands, and the plug-ins they come from."""
+    from actsort_core.plugins import describe
+
+    document = describe(_plugins(ctx))
+    if as_json:
+        _say_json(document)
+        return
+    for kind, rows in document.items():
+        if rows:
+            click.echo(f"{kind}:")
+        for row in rows:
+            detail = f" [{row['unit']}]" if row.get("unit", "1") != "1" else ""
+            click.echo(f"  {row['name']:<34}{row['description']}{detail}" + (f"  ({row['plugin']})" if row["plugin"] != "actsort" else ""))
+
+
+@main.command()
+@click.option("--data", type=_PATH, metavar="DIR", help="Folder with a demo.json (examples/data of the repository). Default: simulate.")
+@click.option("--out", type=_PATH, metavar="DIR", default=Path("actsort-demo"), show_default=True, help="New folder to work in.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.pass_context
+def demo(ctx: click.Context, data: Path | None, out: Path, seed: int) -> None:
+    """Curate example results with a simulated annotator and show what it brings."""
+    from actsort_core.demo import run
+
+    run(_plugins(ctx), out, data, seed, click.echo, _progress)

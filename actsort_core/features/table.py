@@ -1,0 +1,200 @@
+"""The feature table of a recording: computed in blocks, cached by content."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actsort_core.atomic import atomic_write_json, commit, staged
+from actsort_core.errors import ActsortError, PluginError, UnknownNameError, WriteError
+from actsort_core.features import Feature, FeatureGroup
+from actsort_core.features._shared import row_blocks
+from actsort_core.model import Recording, TraceArray
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureTable:
+    """Features of one recording.
+
+    Attributes
+    ----------
+    names
+        Column names.
+    versions
+        Version of each column's definition.
+    values
+        ``(n_cells, n_features)`` float32; NaN = missing.
+    """
+
+    names: tuple[str, ...]
+    versions: tuple[int, ...]
+    values: NDArray[np.float32]
+
+    def missing(self) -> dict[str, int]:
+        """How many candidates lack a feature, for those that some lack."""
+        counts = (~np.isfinite(self.values)).sum(axis=0)
+        return {name: int(n) for name, n in zip(self.names, counts, strict=True) if n}
+
+
+def select(groups: Mapping[str, FeatureGroup], names: Sequence[str] | None) -> tuple[FeatureGroup, ...]:
+    """The groups the user asked for: None for the defaults, names to choose, ``+name`` / ``-name`` to change the defaults.
+
+    Raises
+    ------
+    UnknownNameError
+        No such group.
+    """
+    chosen = [group for group in groups.values() if group.default]
+    if names is None:
+        return tuple(chosen)
+    plain = [name for name in names if name[:1] not in "+-"]
+    if plain:
+        chosen = [groups[name] for name in plain]
+    for name in names:
+        if name.startswith("+") and groups[name[1:]] not in chosen:
+            chosen.append(groups[name[1:]])
+        elif name.startswith("-"):
+            unwanted = groups[name[1:]]
+            chosen = [group for group in chosen if group is not unwanted]
+    if not chosen:
+        raise UnknownNameError("No feature group is left to learn from.", f"Known: {', '.join(groups)}.")
+    return tuple(chosen)
+
+
+class _Watched:
+    """A trace source that tells how far it was read."""
+
+    def __init__(self, traces: TraceArray, tell: Callable[[int, int], None]) -> None:
+        self._traces, self._tell = traces, tell
+        self.shape = traces.shape
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        block = np.asarray(self._traces[rows], np.float32)
+        self._tell(rows.indices(self.shape[0])[1], self.shape[0])
+        return block
+
+
+def compute_table(recording: Recording, groups: Sequence[FeatureGroup], progress: Progress | None = None) -> FeatureTable:
+    """Compute all `groups`.
+
+    Parameters
+    ----------
+    recording
+        What to describe.
+    groups
+        Which evidence. Groups that need a movie the recording lacks are left out.
+    progress
+        Called with the name of a group, how many candidates are done and of how many.
+
+    Raises
+    ------
+    PluginError
+        A group failed, or returned columns of another length or names it did not announce.
+    """
+    tell = progress or (lambda name, done, total: None)
+    columns: dict[str, NDArray[np.float32]] = {}
+    announced = {feature.name: feature for group in groups for feature in group.features}
+    for group in groups:
+        if "movie" in group.needs and recording.movie_path is None:
+            continue
+        tell(group.name, 0, recording.n_cells)
+        watched = replace(recording, traces=_Watched(recording.traces, partial(tell, group.name)))
+        try:
+            with np.errstate(all="ignore"):
+                found = group.compute(watched)
+        except ActsortError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"Feature group {group.name!r} failed on {recording.path} ({type(error).__name__}: {error}).",
+                f"Leave it out with --features=-{group.name}.",
+            ) from error
+        columns.update(_checked(group, found, recording.n_cells))
+        tell(group.name, recording.n_cells, recording.n_cells)
+    names = tuple(sorted(columns))
+    values = np.column_stack([columns[n] for n in names]) if names else np.zeros((recording.n_cells, 0), np.float32)
+    versions = tuple(announced[n].version if n in announced else 1 for n in names)
+    return FeatureTable(names, versions, values.astype(np.float32, copy=False))
+
+
+def _checked(group: FeatureGroup, found: Mapping[str, NDArray[np.float32]], n: int) -> dict[str, NDArray[np.float32]]:
+    known = {feature.name for feature in group.features}
+    out = {}
+    for name, values in found.items():
+        array = np.asarray(values)
+        if array.shape != (n,):
+            raise PluginError(f"Feature {name!r} of group {group.name!r} has shape {array.shape} for {n} candidates.", "Mend the plug-in.")
+        if name not in known and not group.open_ended:
+            raise PluginError(f"Group {group.name!r} computed {name!r}, which it does not announce.", "Mend the plug-in.")
+        with np.errstate(all="ignore"):
+            array = array.astype(np.float32)
+        out[name] = np.where(np.isfinite(array), array, np.float32(np.nan))
+    return out
+
+
+def content_key(recording: Recording, groups: Sequence[FeatureGroup]) -> str:
+    """What a cached table depends on: footprints in order, traces, host statistics, prior, and the groups' versions."""
+    hasher = hashlib.blake2b(digest_size=16)
+    hasher.update("|".join(recording.candidate_fingerprints).encode())
+    hasher.update(repr((recording.fov, recording.fps, tuple(recording.traces.shape))).encode())
+    for rows in row_blocks(recording.n_cells, recording.n_frames):
+        hasher.update(np.ascontiguousarray(recording.traces[rows], "<f4").tobytes())
+    for name in sorted(recording.metrics):
+        hasher.update(name.encode() + np.ascontiguousarray(recording.metrics[name], "<f8").tobytes())
+    hasher.update(recording.prior.verdict.tobytes() + np.ascontiguousarray(recording.prior.probability, "<f8").tobytes())
+    for group in groups:
+        hasher.update(repr((group.name, [(f.name, f.version) for f in group.features])).encode())
+    return hasher.hexdigest()
+
+
+def cached_table(recording: Recording, groups: Sequence[FeatureGroup], stem: Path | None, progress: Progress | None = None) -> FeatureTable:
+    """`compute_table`, kept as ``<stem>.npy`` + ``<stem>.json``; any cache that does not fit exactly is computed anew.
+
+    Parameters
+    ----------
+    recording, groups, progress
+        As for `compute_table`.
+    stem
+        Where to keep it; None to keep nothing. A cache that cannot be written is no error: it can be had again.
+    """
+    if stem is None:
+        return compute_table(recording, groups, progress)
+    key = content_key(recording, groups)
+    array, index = stem.with_name(stem.name + ".npy"), stem.with_name(stem.name + ".json")
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        stored = json.loads(index.read_text())
+        if stored["key"] == key:
+            values = np.load(array, allow_pickle=False)
+            if values.shape == (recording.n_cells, len(stored["names"])) and values.dtype == np.float32:
+                return FeatureTable(tuple(stored["names"]), tuple(stored["versions"]), values)
+    table = compute_table(recording, groups, progress)
+    with contextlib.suppress(OSError, WriteError):
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        index.unlink(missing_ok=True)  # never an index beside an array of another content
+        with staged(array) as tmp:
+            with tmp.open("wb") as handle:
+                np.save(handle, table.values)
+            commit(tmp, array)
+        atomic_write_json(index, {"key": key, "names": table.names, "versions": table.versions})
+    return table
+
+
+def describe(feature: Feature) -> dict[str, str | int | None]:
+    """A feature as ``actsort plugins --json`` shows it."""
+    return {
+        "name": feature.name,
+        "unit": feature.unit,
+        "version": feature.version,
+        "published": feature.published,
+        "description": feature.description,
+    }

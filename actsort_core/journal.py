@@ -1,0 +1,305 @@
+"""The append-only journal of a session: one event a line, with a checksum. State is what replaying it gives.
+
+A line is a JSON object whose last key is ``crc``, the CRC-32 of the object without that key. Only the last line can be torn by
+a crash (every append is flushed to disk before it returns); it is moved aside and the session goes on. A damaged line anywhere
+else stops the replay with its number. Lines without ``crc`` are accepted, so that a person can mend the file in an editor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import filelock
+
+from actsort_core.atomic import atomic_write, fsync_folder
+from actsort_core.errors import JournalError, LockedError, UsageError, WriteError
+from actsort_core.model import CandidateId, Label
+
+FILE = "labels.jsonl"
+Event = Mapping[str, Any]
+
+
+def now() -> str:
+    """The time as the journal writes it: ISO 8601, UTC, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def encode(event: Event) -> bytes:
+    """One line of the journal, checksum and line feed included."""
+    body = json.dumps(event, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return f'{body[:-1]},"crc":"{zlib.crc32(body.encode()):08x}"}}\n'.encode()
+
+
+def decode(line: bytes) -> dict[str, Any]:
+    """Inverse of `encode`; `line` without its line feed.
+
+    Raises
+    ------
+    ValueError
+        Not JSON, no event, or the checksum does not match.
+    """
+    event = json.loads(line)
+    if not isinstance(event, dict) or not isinstance(event.get("seq"), int) or not isinstance(event.get("kind"), str):
+        raise ValueError("not an event with seq and kind")
+    crc = event.pop("crc", None)
+    if crc is not None:
+        body = line.rstrip()[: line.rstrip().rfind(b',"crc":')] + b"}"
+        if f"{zlib.crc32(body):08x}" != crc:
+            raise ValueError("the checksum does not match")
+    return event
+
+
+def parse(content: bytes, where: str = FILE) -> tuple[list[dict[str, Any]], int]:
+    """All events of a journal file, and how many bytes of it are whole.
+
+    Raises
+    ------
+    JournalError
+        A line other than the last is damaged, or events are out of order.
+    """
+    events: list[dict[str, Any]] = []
+    good = 0
+    lines = content.split(b"\n")
+    for number, line in enumerate(lines, 1):
+        last = number == len(lines) or not any(rest.strip(b"\0 \r\t") for rest in lines[number:])
+        if not line.strip():
+            good += len(line) + (number < len(lines))
+            continue
+        try:
+            event = decode(line)
+        except (ValueError, RecursionError) as error:
+            if last:
+                break  # torn by a crash
+            raise JournalError(
+                f"{where}, line {number} is damaged ({error}).",
+                "No label was lost by reading it. Mend the line in an editor (drop its crc), or delete it, and open the session again.",
+            ) from None
+        if events and event["seq"] <= events[-1]["seq"]:
+            raise JournalError(
+                f"{where}, line {number}: event {event['seq']} comes after {events[-1]['seq']}.",
+                "Were two journals joined? Keep one, or renumber the events.",
+            )
+        events.append(event)
+        good += len(line) + (number < len(lines))
+    return events, min(good, len(content))
+
+
+def label_of(event: Event) -> Label:
+    """The label a ``label`` event gives."""
+    return Label(
+        candidate=CandidateId(str(event["recording"]), int(event["index"])),
+        value=str(event["class"]),
+        annotator=str(event.get("annotator", "")),
+        time=str(event.get("time", "")),
+        seconds=event.get("seconds"),
+        reason=str(event.get("reason", "review")),
+        strategy=str(event.get("strategy", "")),
+        probability=event.get("p"),
+    )
+
+
+@dataclass
+class Labels:
+    """The labels in force: a fold over label, undo and redo events; other kinds change nothing.
+
+    Each annotator has a history of their own: undo takes back that annotator's latest label, and a new label ends what could
+    be redone. Where several annotators labelled a candidate, the latest label in force counts.
+    """
+
+    given: dict[CandidateId, list[dict[str, Any]]] = field(default_factory=dict)
+    done: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    undone: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    def apply(self, event: dict[str, Any]) -> CandidateId | None:
+        """Take one event into account; returns the candidate it concerns."""
+        kind, who = event["kind"], str(event.get("annotator", ""))
+        done, undone = self.done.setdefault(who, []), self.undone.setdefault(who, [])
+        if kind == "label":
+            done.append(event)
+            undone.clear()
+        elif kind == "undo" and done:
+            event = done.pop()
+            undone.append(event)
+        elif kind == "redo" and undone:
+            event = undone.pop()
+            done.append(event)
+        else:
+            return None
+        candidate = label_of(event).candidate
+        history = self.given.setdefault(candidate, [])
+        if kind == "undo":
+            history.remove(event)
+        else:
+            history.append(event)
+            history.sort(key=lambda e: int(e["seq"]))
+        return candidate
+
+    def current(self) -> dict[CandidateId, Label]:
+        """The label in force of every labelled candidate."""
+        return {candidate: label_of(history[-1]) for candidate, history in self.given.items() if history}
+
+    def of(self, candidate: CandidateId) -> Label | None:
+        """The label in force of one candidate."""
+        history = self.given.get(candidate)
+        return label_of(history[-1]) if history else None
+
+
+def fold(events: Iterable[dict[str, Any]]) -> Labels:
+    """The labels after all `events`."""
+    labels = Labels()
+    for event in events:
+        labels.apply(event)
+    return labels
+
+
+class Journal:
+    """An open journal: holds the session's lock and appends events durably.
+
+    Parameters
+    ----------
+    folder
+        The session's folder.
+    read_only
+        True: neither lock nor repair; a torn last line is passed over.
+
+    Attributes
+    ----------
+    events
+        All events so far, in order.
+    notes
+        What the person should know about how it was found.
+
+    Raises
+    ------
+    LockedError
+        Another process has it open.
+    JournalError
+        The journal is damaged before its last line.
+    """
+
+    def __init__(self, folder: Path, read_only: bool = False) -> None:
+        self.path = folder / FILE
+        self.read_only = read_only
+        self.notes: list[str] = []
+        self._lock: filelock.BaseFileLock | None = None
+        if not read_only:
+            self._acquire(folder)
+        try:
+            self.events = self._load()
+            self._handle = None if read_only else self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _acquire(self, folder: Path) -> None:
+        owner = folder / "lock-owner.txt"
+        try:
+            try:
+                self._lock = filelock.FileLock(folder / ".lock", timeout=0)
+                self._lock.acquire()
+            except NotImplementedError:  # a file system without flock
+                self._lock = filelock.SoftFileLock(folder / ".softlock", timeout=0)
+                self._lock.acquire()
+        except filelock.Timeout:
+            self._lock = None
+            who = "another process"
+            with contextlib.suppress(OSError):
+                who = owner.read_text().strip()
+            raise LockedError(f"The session {folder} is open elsewhere: {who}.", "Close it there, or wait until it is done.") from None
+        except OSError as error:
+            self._lock = None
+            raise WriteError(
+                f"The session {folder} cannot be locked ({error}).", "Is the folder writable? Choose another with --session."
+            ) from error
+        with contextlib.suppress(OSError):
+            owner.write_text(f"process {os.getpid()} on {socket.gethostname()} since {now()}\n")
+
+    def _load(self) -> list[dict[str, Any]]:
+        if not self.path.exists():
+            return []
+        content = self.path.read_bytes()
+        events, good = parse(content, str(self.path))
+        torn = content[good:]
+        if torn and not self.read_only:
+            aside = self.path.with_name(f"{FILE}.torn-{now().replace(':', '')}")
+            atomic_write(aside, torn)
+            with self.path.open("rb+") as handle:
+                handle.truncate(good)
+                os.fsync(handle.fileno())
+            self.notes.append(
+                f"The last line was cut off (a crash?): {len(torn)} bytes were moved to {aside.name}; {len(events)} events are whole."
+            )
+        elif torn:
+            self.notes.append("The last line is cut off and was passed over.")
+        return events
+
+    def _open(self) -> int:
+        new = not self.path.exists()
+        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+        size = os.fstat(handle).st_size
+        if size:
+            os.lseek(handle, size - 1, os.SEEK_SET)
+            if os.read(handle, 1) != b"\n":  # the line feed alone was lost
+                os.write(handle, b"\n")
+        if new:
+            os.fsync(handle)
+            fsync_folder(self.path.parent)
+        return handle
+
+    def append(self, kind: str, **fields: Any) -> dict[str, Any]:
+        """Add an event and return once it is on disk.
+
+        Raises
+        ------
+        WriteError
+            It could not be written (disk full); the journal is as it was before.
+        """
+        if self._handle is None:
+            raise UsageError(f"The session of {self.path} is closed or read-only.", "Open it again to change it.")
+        event = {"seq": self.events[-1]["seq"] + 1 if self.events else 1, "kind": kind, "time": now(), **fields}
+        line = encode(event)
+        size = os.fstat(self._handle).st_size
+        try:
+            written = 0
+            while written < len(line):
+                written += os.write(self._handle, line[written:])
+            os.fsync(self._handle)
+        except BaseException as error:
+            # Whatever happened, an event that is not acknowledged must not be found at the next replay.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._handle, size)
+            if isinstance(error, OSError):
+                raise WriteError(
+                    f"The journal {self.path} could not be written ({error.strerror}); this {kind} was not saved.",
+                    "Everything before it is. Free some space, then try again.",
+                ) from error
+            raise
+        self.events.append(event)
+        return event
+
+    def close(self) -> None:
+        """Release the lock. Nothing is pending: every append was on disk when it returned."""
+        handle, self._handle = getattr(self, "_handle", None), None
+        if handle is not None:
+            os.close(handle)
+        if self._lock is not None:
+            with contextlib.suppress(OSError):
+                (self.path.parent / "lock-owner.txt").unlink(missing_ok=True)
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

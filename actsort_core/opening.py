@@ -1,0 +1,209 @@
+"""Opening results and sessions: paths in, a `Session` out."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from actsort_core import plugins as plugin_module
+from actsort_core import store
+from actsort_core.errors import MissingFileError, UsageError, WriteError
+from actsort_core.features.table import Progress
+from actsort_core.formats import find_format, read_with
+from actsort_core.journal import Journal
+from actsort_core.model import CELL, LABEL_CLASSES, NOT_CELL, UNSURE, Recording
+from actsort_core.plugins import Plugins
+from actsort_core.session import Session
+from actsort_core.store import Options, Source
+
+REFIT_WAIT = 0.04  # seconds: what a label may wait for the fit it causes, so that the next question is out within 50 ms
+
+
+def read(path: Path | str, format: str | None = None, plugins: Plugins | None = None) -> tuple[Recording, ...]:
+    """Read a native result without starting a session.
+
+    Parameters
+    ----------
+    path
+        File or folder.
+    format
+        Name of its format, if it shall not be found out.
+    plugins
+        Plug-ins already loaded.
+
+    Raises
+    ------
+    MissingFileError, UnknownFormatError, FormatError
+        Nothing is there, no format knows it, or it cannot be read.
+    """
+    formats = (plugins or plugin_module.load()).formats
+    return read_with(find_format(Path(path), formats, format), Path(path))
+
+
+def open(
+    *paths: Path | str,
+    session: Path | str | None = None,
+    annotator: str | None = None,
+    seed: int | None = None,
+    strategy: str | None = None,
+    classifier: str | None = None,
+    features: Sequence[str] | None = None,
+    threshold: float | str | None = None,
+    classes: Mapping[str, str] | None = None,
+    format: str | None = None,
+    plugins: Iterable[object] | Plugins = (),
+    read_only: bool = False,
+    refit_wait: float | None = REFIT_WAIT,
+    prepare: bool = True,
+    progress: Progress | None = None,
+) -> Session:
+    """Open results, or resume the session that was started on them.
+
+    Parameters
+    ----------
+    *paths
+        Native results (files or folders), or one session folder to resume.
+    session
+        Folder of the session; by default beside the (first) result.
+    annotator
+        Who labels; by default the login name.
+    seed, strategy, classifier, features, threshold, classes
+        See `store.Options`; what is not given stays as it was, or takes its default. A threshold of ``"pi"`` is the default.
+    format
+        Name of the format of all paths, if it shall not be found out.
+    plugins
+        Further plug-ins (modules or objects with hooks), besides the installed ones; or plug-ins already loaded.
+    read_only
+        Take no lock and write no event (another process may be labelling).
+    refit_wait
+        Seconds a label may wait for the fit it causes: 0 never, None until it is done.
+    prepare
+        Compute the features now; otherwise with the first fit.
+    progress
+        Called while features are computed, with a name, how much is done and of how much.
+
+    Raises
+    ------
+    MissingFileError, FormatError
+        A path does not exist or cannot be read; the message says who tried and why not.
+    LockedError
+        The session is open in another process.
+    ChangedError
+        A result is not the one the session's labels were given to.
+    """
+    given = [Path(path) for path in paths]
+    if len(given) == 1 and store.is_session(given[0]) and session is None:
+        given, session = [], given[0]
+    if not given and session is None:
+        raise UsageError("Nothing to open.", "Pass the path of a result, or of a session.")
+    registered = plugins if isinstance(plugins, Plugins) else plugin_module.load(plugins)
+    notes: list[str] = []
+    if session is not None:
+        folder = Path(session)
+    else:
+        folder, note = store.choose_folder(given[0])
+        notes += [note] if note else []
+    document = store.read_document(folder) if store.is_session(folder) else None
+    if given:
+        located = [(path, format) for path in given]
+    elif document is not None:
+        located = list(store.stored_paths(document, folder))
+    else:
+        raise MissingFileError(f"There is no session in {folder}.", "Start one with: actsort sort PATH --session FOLDER")
+    found = []
+    for path, name in located:
+        fmt = find_format(path, registered.formats, name)
+        found.append((path, fmt.name, read_with(fmt, path)))
+    sources: Sequence[Source] = store.keyed(found)
+    changes = _changes(registered, seed, strategy, classifier, features, threshold, classes)
+    if document is not None:
+        sources, priors = store.match(document, sources)
+        old = store.stored_options(document)
+        options, created = replace(old, **changes), str(document.get("created", ""))
+    else:
+        if read_only:
+            raise MissingFileError(f"There is no session in {folder}.", "Start one with: actsort sort PATH")
+        old, options, created = None, Options(**changes), ""
+        priors = {key: store.first_prior(source, recording, folder) for source in sources for key, recording in source.recordings.items()}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WriteError(f"The session folder {folder} cannot be made ({error.strerror}).", "Choose another with --session.") from error
+    journal = Journal(folder, read_only)
+    try:
+        # Without changes the document is left alone, but for paths that moved; a read-only session writes nothing.
+        moved = document is not None and [p.absolute() for p, _ in located] != [Path(row["path"]) for row in document["sources"]]
+        if not read_only and (options != old or moved):
+            store.write_document(folder, sources, priors, options, created)
+        out = Session(
+            folder, sources, priors, options, journal, registered, annotator or _login(), refit_wait, created=created, notes=notes
+        )
+        if prepare:
+            out.prepare(progress)
+    except BaseException:
+        journal.close()
+        raise
+    return out
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container without a password database
+        return "unknown"
+
+
+def _changes(
+    registered: Plugins,
+    seed: int | None,
+    strategy: str | None,
+    classifier: str | None,
+    features: Sequence[str] | None,
+    threshold: float | str | None,
+    classes: Mapping[str, str] | None,
+) -> dict[str, Any]:
+    """The options that were given, checked."""
+    changes: dict[str, Any] = {}
+    if seed is not None:
+        if seed < 0:
+            raise UsageError(f"A seed is a whole number from 0, not {seed}.")
+        changes["seed"] = seed
+    if strategy is not None:
+        changes["strategy"] = registered.strategies[strategy].name
+    if classifier is not None:
+        changes["classifier"] = registered.classifiers[classifier].name
+    if features is not None:
+        changes["features"] = tuple(features)
+    if threshold is not None:
+        changes["threshold"] = parse_threshold(threshold)
+    if classes is not None:
+        for name, kind in classes.items():
+            if kind not in (CELL, NOT_CELL, UNSURE) or name in LABEL_CLASSES or not name:
+                raise UsageError(
+                    f"The class {name!r} counts as {kind!r}.",
+                    "Give own classes other names than ours, counting as cell, not_cell or unsure.",
+                )
+        changes["classes"] = dict(classes)
+    return changes
+
+
+def parse_threshold(threshold: float | str) -> float | None:
+    """A threshold as given: a probability, or ``"pi"`` (None) for the estimated share of cells.
+
+    Raises
+    ------
+    UsageError
+        Neither.
+    """
+    if isinstance(threshold, str) and threshold.strip().lower() == "pi":
+        return None
+    try:
+        value = float(threshold)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise UsageError(f"{threshold!r} is no threshold.", "Give a probability from 0 to 1, or pi for the estimated share of cells.")
+    return value

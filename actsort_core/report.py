@@ -1,0 +1,185 @@
+"""What the commands print: documents for ``--json`` and texts for people."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actsort_core.model import Recording
+from actsort_core.oracle import balanced_accuracy
+from actsort_core.session import Session
+from actsort_core.writeback import WriteReport
+
+
+def _recording_document(recording: Recording) -> dict[str, Any]:
+    return {
+        "name": recording.name,
+        "path": str(recording.path),
+        "format": recording.format,
+        "n_cells": recording.n_cells,
+        "n_frames": recording.n_frames,
+        "fov": list(recording.fov),
+        "fps": recording.fps,
+        "trace_kind": recording.trace_kind,
+        "prior": recording.prior.counts(),
+        "metrics": sorted(recording.metrics),
+        "images": sorted(recording.images),
+        "has_movie": recording.movie_path is not None,
+        "movie": str(recording.movie_path) if recording.movie_path else None,
+        "fingerprint": recording.fingerprint,
+        "info": dict(recording.info),
+        "notes": list(recording.notes),
+    }
+
+
+def info_document(path: Path, recordings: Sequence[Recording]) -> dict[str, Any]:
+    """``actsort info --json``: one object; with several recordings a list of them, and sums at the top."""
+    rows = [_recording_document(recording) for recording in recordings]
+    if len(rows) == 1:
+        return rows[0]
+    first = rows[0]
+    prior = Counter[str]()
+    for row in rows:
+        prior.update(row["prior"])
+    together = "".join(sorted(row["fingerprint"] for row in rows))
+    return {
+        "name": path.name,
+        "path": str(path),
+        "format": first["format"],
+        "n_cells": sum(row["n_cells"] for row in rows),
+        "n_frames": max(row["n_frames"] for row in rows),
+        "fov": first["fov"],
+        "fps": first["fps"],
+        "prior": dict(prior),
+        "has_movie": all(row["has_movie"] for row in rows),
+        "fingerprint": hashlib.blake2b(together.encode(), digest_size=8).hexdigest(),
+        "recordings": rows,
+    }
+
+
+def info_text(document: Mapping[str, Any]) -> str:
+    """``actsort info`` for people."""
+    rows = document.get("recordings", [document])
+    lines = [f"{document['path']}: {document['format']}, {document['n_cells']} candidates in {len(rows)} recording(s)"]
+    for row in rows:
+        rate = f" at {row['fps']:g} Hz" if row["fps"] else ", frame rate unknown"
+        prior = row["prior"]
+        lines += [
+            f"{row['name']}",
+            f"  candidates   {row['n_cells']}: the toolkit accepts {prior['accepted']}, rejects {prior['rejected']}, "
+            f"leaves {prior['undecided']} undecided",
+            f"  field        {' x '.join(map(str, row['fov']))} pixels",
+            f"  traces       {row['trace_kind']}, {row['n_frames']} frames{rate}",
+            f"  statistics   {', '.join(row['metrics']) or 'none'}",
+            f"  movie        {row['movie'] or 'not found'}",
+            f"  fingerprint  {row['fingerprint']}",
+        ]
+        lines += [f"  {key:<12} {value}" for key, value in row["info"].items() if value not in (None, "", [], {})]
+    return "\n".join(lines)
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def sort_document(session: Session, truth: NDArray[np.int8] | None, report: WriteReport | None) -> dict[str, Any]:
+    """``actsort sort --json``."""
+    curations = session.curations()
+    accepted = np.concatenate([c.accepted for c in curations.values()])
+    predictions = session.predictions()
+    return {
+        "labels": len(session.labels()),
+        "n_cells": len(accepted),
+        "accepted": int(accepted.sum()),
+        "rejected": int((~accepted).sum()),
+        "undecided": int(sum(c.undecided.sum() for c in curations.values())),
+        "threshold": _number(predictions.threshold),
+        "share_of_cells": _number(predictions.share),
+        "fitted_on": predictions.n_labels,
+        "balanced_accuracy": balanced_accuracy(accepted, truth) if truth is not None else None,
+        "strategy": session.options.strategy,
+        "seed": session.options.seed,
+        "session": str(session.folder),
+        "written": [str(path) for path in report.written] if report else [],
+        "backups": [str(path) for path in report.backups.values()] if report else [],
+        "stale": [str(path) for path, _ in report.stale] if report else [],
+        "notes": session.notes,
+    }
+
+
+def sort_text(document: Mapping[str, Any]) -> str:
+    """The end of ``actsort sort`` for people."""
+    undecided = f" ({document['undecided']} of them undecided)" if document["undecided"] else ""
+    line = (
+        f"{document['labels']} labels; of {document['n_cells']} candidates {document['accepted']} are cells, "
+        f"{document['rejected']} are not{undecided}."
+    )
+    if document["threshold"] is not None:
+        line += f" Line drawn at {document['threshold']:.3f}."
+    else:
+        line += " No model yet (it needs three of each class): where you said nothing the toolkit's own verdict stands."
+    if document["balanced_accuracy"] is not None:
+        line += f"\nBalanced accuracy against the oracle: {document['balanced_accuracy']:.3f}."
+    return line
+
+
+def status_document(session: Session) -> dict[str, Any]:
+    """``actsort status --json``."""
+    curations = session.curations()
+    predictions = session.predictions()
+    labels = session.labels()
+    accepted = sum(int(c.accepted.sum()) for c in curations.values())
+    written = [event for event in session.journal.events if event["kind"] in ("written", "restored")]
+    last = written[-1] if written and written[-1]["kind"] == "written" else None
+    since = [e for e in session.journal.events if last and e["seq"] > last["seq"] and e["kind"] in ("label", "undo", "redo")]
+    return {
+        "session": str(session.folder),
+        "paths": [str(source.path) for source in session.sources],
+        "recordings": list(session.recordings),
+        "n_cells": len(session.candidates),
+        "labels": len(labels),
+        "by_class": dict(Counter(label.value for label in labels)),
+        "annotators": dict(Counter(label.annotator for label in labels)),
+        "fitted_on": predictions.n_labels,
+        "threshold": _number(predictions.threshold),
+        "accepted": accepted,
+        "rejected": len(session.candidates) - accepted,
+        "undecided": sum(int(c.undecided.sum()) for c in curations.values()),
+        "strategy": session.options.strategy,
+        "classifier": session.options.classifier,
+        "seed": session.options.seed,
+        "written": [file["path"] for file in last["files"]] if last else [],
+        "written_at": last["time"] if last else None,
+        "changed_since_written": bool(since),
+        "notes": session.notes,
+    }
+
+
+def write_document(session: Session, report: WriteReport, dry_run: bool) -> dict[str, Any]:
+    """``actsort write --json``."""
+    return {
+        "dry_run": dry_run,
+        "recordings": [
+            {
+                "recording": d.recording,
+                "accepted": d.accepted,
+                "rejected": d.rejected,
+                "to_accept": d.to_accept.tolist(),
+                "to_reject": d.to_reject.tolist(),
+            }
+            for d in report.differences
+        ],
+        "planned": [str(path) for path, _ in report.planned],
+        "written": [str(path) for path in report.written],
+        "backups": {str(path): str(kept) for path, kept in report.backups.items()},
+        "stale": {str(path): remedy for path, remedy in report.stale},
+        "notes": list(report.notes),
+        "curation": None if dry_run else str(session.folder / "curation.json"),
+    }

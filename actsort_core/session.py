@@ -1,0 +1,505 @@
+"""A session: one or many recordings, a person's labels, a model's predictions. State is a fold over the journal."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actsort_core import learn, plugins, store, strategies, writeback
+from actsort_core.errors import CandidateError, ChangedError, PluginError, PluginWarning, UsageError
+from actsort_core.features.table import FeatureTable, Progress, cached_table, select
+from actsort_core.journal import Journal, fold, label_of
+from actsort_core.model import (
+    CELL,
+    LABEL_CLASSES,
+    NOT_CELL,
+    UNSURE,
+    CandidateId,
+    Curation,
+    Decision,
+    Label,
+    Predictions,
+    Prior,
+)
+from actsort_core.refit import Refitter
+from actsort_core.store import Options, Source
+
+_ANSWERS: Mapping[Any, str] = {True: CELL, False: NOT_CELL, None: UNSURE}  # 1 and 0 are equal to True and False
+
+
+@dataclass(frozen=True)
+class _Question:
+    candidate: CandidateId
+    strategy: str
+    reason: str
+    probability: float | None
+    asked: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    rows: NDArray[np.int64]
+    y: NDArray[np.int8]
+    seq: int
+
+
+class Session:
+    """Labels, model and decisions for the recordings of one or several results. Made by `opening.open`.
+
+    A session may be used from one thread; fits run in another. It is a context manager: leaving it releases the lock.
+
+    Attributes
+    ----------
+    folder
+        Where it lives on disk.
+    recordings
+        By key, in the order they were opened.
+    priors
+        The host's verdicts as they were when the result was first opened, by key.
+    options
+        How it asks, learns and decides.
+    annotator
+        Who is labelling now.
+    notes
+        What the person should know about files and session.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        sources: Sequence[Source],
+        priors: Mapping[str, Prior],
+        options: Options,
+        journal: Journal,
+        registered: plugins.Plugins,
+        annotator: str,
+        refit_wait: float | None,
+        created: str = "",
+        notes: Iterable[str] = (),
+    ) -> None:
+        self.folder, self.sources, self.priors, self.options = folder, tuple(sources), dict(priors), options
+        self.journal, self.plugins, self.annotator = journal, registered, annotator
+        self.recordings = {key: recording for source in sources for key, recording in source.recordings.items()}
+        self.notes = [*notes, *journal.notes]
+        many = len(self.recordings) > 1
+        self.notes += [f"{key}: {note}" if many else note for key, r in self.recordings.items() for note in r.notes]
+        self.refit_wait = refit_wait
+        self._created = created
+        self.candidates = tuple(CandidateId(key, i) for key, r in self.recordings.items() for i in range(r.n_cells))
+        self._position = {candidate: i for i, candidate in enumerate(self.candidates)}
+        self._labels = fold(journal.events)
+        self._check_labels()
+        self._current = self._labels.current()
+        self._tables: dict[str, FeatureTable] = {}
+        self._x: NDArray[np.float32] | None = None
+        self.feature_names: tuple[str, ...] = ()
+        self._fit: learn.Fit | None = None
+        self._fit_error: Exception | None = None
+        self._question: _Question | None = None
+        self._skipped: set[CandidateId] = set()
+        self._groups = select(registered.features, options.features)
+        self._strategy = registered.strategies[options.strategy]
+        self._classifier = registered.classifiers[options.classifier]
+        self._rank = np.argsort(np.random.default_rng(options.seed).permutation(len(self.candidates)))
+        self._refitter: Refitter[_Job, learn.Fit | None] = Refitter(self._run, self._fitted, self._failed)
+        self._closed = False
+
+    # ---- opening and closing
+
+    def _check_labels(self) -> None:
+        for event in self.journal.events:
+            if event["kind"] != "label":
+                continue
+            label = label_of(event)
+            recording = self.recordings.get(label.candidate.recording)
+            fingerprints = recording.candidate_fingerprints if recording else ()
+            stored = event.get("fingerprint")
+            if not 0 <= label.candidate.index < len(fingerprints) or fingerprints[label.candidate.index] != stored:
+                raise ChangedError(
+                    f"{self.journal.path}: event {event['seq']} labels candidate {label.candidate.index} of "
+                    f"{label.candidate.recording!r}, which is not the candidate there now.",
+                    "The result changed, or the journal belongs to another. Put the old result back, or start another with --session.",
+                )
+
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Compute (or load) the features and start the first fit, so that labelling never has to wait for them.
+
+        Parameters
+        ----------
+        progress
+            Called with what is computed, how much is done and of how much.
+        """
+        self._matrix(progress)
+        self._classifier.make()  # imports what it needs now, not between two labels
+        self._request()
+
+    def close(self) -> None:
+        """Stop fitting and release the lock. Labels are on disk already."""
+        self._closed = True
+        self._refitter.close()
+        self.journal.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Session {str(self.folder)!r}: {len(self.candidates)} candidates, {len(self._current)} labelled>"
+
+    def _save_options(self, **changes: Any) -> None:
+        self.options = replace(self.options, **changes)
+        store.write_document(self.folder, self.sources, self.priors, self.options, self._created)
+
+    # ---- features and fits
+
+    def _matrix(self, progress: Progress | None = None) -> NDArray[np.float32]:
+        if self._x is None:
+            for key, recording in self.recordings.items():
+                stem = self.folder / "features" / key.replace("/", "_")
+                # The verdict as it was first opened: re-read after a write of ours it would be our own decision.
+                first = replace(recording, prior=self.priors[key])
+                self._tables[key] = cached_table(first, self._groups, stem, progress)
+            self.feature_names, self._x = learn.stack([(t.names, t.values) for t in self._tables.values()])
+        return self._x
+
+    def features(self, recording: str | None = None) -> FeatureTable:
+        """The feature table of one recording (its key may be left out where there is only one)."""
+        self._matrix()
+        return self._tables[self._key(recording)]
+
+    def _targets(self) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+        counts = {CELL: 1, NOT_CELL: 0}
+        pairs = [(self._position[c], counts[k]) for c, label in self._current.items() if (k := self._kind(label.value)) in counts]
+        pairs.sort()  # the same labels give the same fit, in whatever order they came
+        array = np.array(pairs, np.int64).reshape(-1, 2)
+        return array[:, 0], array[:, 1].astype(np.int8)
+
+    def _kind(self, value: str) -> str:
+        """What a label counts as: cell, not_cell or unsure."""
+        return value if value in LABEL_CLASSES else self.options.classes[value]
+
+    def _request(self) -> None:
+        rows, y = self._targets()
+        self._refitter.submit(_Job(rows, y, self.journal.events[-1]["seq"] if self.journal.events else 0))
+
+    def _run(self, job: _Job) -> learn.Fit | None:
+        if not learn.enough(job.y):
+            return None
+        return learn.fit(self._classifier, self._matrix(), job.rows, job.y, job.seq)
+
+    def _fitted(self, fit: learn.Fit | None) -> None:
+        self._fit, self._fit_error = fit, None
+        if fit is not None and not self._closed:
+            plugins.call_each(self.plugins.manager, "actsort_model_fitted", session=self, predictions=self.predictions())
+
+    def _failed(self, error: Exception) -> None:
+        self._fit_error = error
+        warnings.warn(f"Fitting failed ({type(error).__name__}: {error}); the last fit stays in use.", PluginWarning, stacklevel=2)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the model knows every label; False when `timeout` seconds were not enough.
+
+        Raises
+        ------
+        PluginError
+            The last fit failed.
+        """
+        done = self._refitter.wait(timeout)
+        if done and self._fit_error is not None:
+            raise PluginError(
+                f"Classifier {self._classifier.name!r} failed ({type(self._fit_error).__name__}: {self._fit_error}).",
+                "Your labels are safe. Choose another with --classifier.",
+            ) from self._fit_error
+        return done
+
+    # ---- asking and labelling
+
+    def ask(self) -> CandidateId | None:
+        """The candidate to label next; None when all are labelled. Never waits for a fit; asks the same until it is labelled."""
+        if self._question is None or self._question.candidate in self._current:
+            self._skipped -= self._current.keys()
+            found = self.queue(len(self._skipped) + 1)
+            if not found:
+                return None
+            self._question = self._as_question(next((c for c in found if c not in self._skipped), found[0]))
+        return self._question.candidate
+
+    def skip(self) -> CandidateId | None:
+        """Put the present question off until all others are labelled; returns the next one."""
+        if self._question is not None:
+            self._skipped.add(self._question.candidate)
+            self._question = None
+        return self.ask()
+
+    def queue(self, n: int) -> tuple[CandidateId, ...]:
+        """The `n` candidates that would be asked next, by the present fit."""
+        strategy, state, _ = self._plan()
+        return tuple(self.candidates[i] for i in strategies.best(strategy, state, n))
+
+    def _plan(self) -> tuple[strategies.Strategy, strategies.QueryState, str]:
+        fit = self._fit
+        n = len(self.candidates)
+        labelled = np.zeros(n, bool)
+        labelled[[self._position[c] for c in self._current]] = True
+        probability = np.full(n, np.nan) if fit is None else fit.probability
+        share = math.nan if fit is None else fit.share
+        cut = self.options.threshold if self.options.threshold is not None else share
+        x = np.zeros((n, 0), np.float32) if self._x is None else self._x
+        state = strategies.QueryState(probability, share, cut, labelled, self._rank, x)
+        kinds = [self._kind(label.value) for label in self._current.values()]
+        warm = fit is not None and min(kinds.count(CELL), kinds.count(NOT_CELL)) >= 3
+        if self._strategy.needs_model and not warm:
+            return self.plugins.strategies["random"], state, "start"
+        return self._strategy, state, "active" if self._strategy.needs_model else "start"
+
+    def _as_question(self, candidate: CandidateId) -> _Question:
+        strategy, state, reason = self._plan()
+        p = float(state.probability[self._position[candidate]])
+        return _Question(candidate, strategy.name, reason, None if math.isnan(p) else p, time.monotonic())
+
+    def label(
+        self,
+        candidate: CandidateId | tuple[str, int] | int,
+        value: Any,
+        *,
+        seconds: float | None = None,
+        annotator: str | None = None,
+    ) -> Label:
+        """Record what a person says about a candidate: on disk before this returns, then the model is fitted again.
+
+        Parameters
+        ----------
+        candidate
+            As `ask` gave it; an int will do where there is one recording.
+        value
+            ``"cell"``, ``"not_cell"``, ``"unsure"``, one of the session's own classes; or True / 1, False / 0, None.
+        seconds
+            How long the person looked; by default the time since `ask`.
+        annotator
+            Who, if not the session's annotator.
+
+        Raises
+        ------
+        CandidateError, UsageError
+            There is no such candidate, or no such class.
+        WriteError
+            The label could not be saved.
+        """
+        where = self.id(candidate)
+        name = self._class(value)
+        question = self._question if self._question and self._question.candidate == where else None
+        if question and seconds is None:
+            seconds = round(time.monotonic() - question.asked, 3)
+        event = self.journal.append(
+            "label",
+            annotator=annotator or self.annotator,
+            recording=where.recording,
+            index=where.index,
+            fingerprint=self.recordings[where.recording].candidate_fingerprints[where.index],
+            **{"class": name},
+            seconds=seconds,
+            strategy=question.strategy if question else "",
+            reason=question.reason if question else "review",
+            inclusion=None,
+            p=question.probability if question else self._probability_of(where),
+        )
+        self._apply(event)
+        return label_of(event)
+
+    def _probability_of(self, candidate: CandidateId) -> float | None:
+        return None if self._fit is None else float(self._fit.probability[self._position[candidate]])
+
+    def undo(self) -> CandidateId | None:
+        """Take back this annotator's latest label; it is asked again next. None when there is nothing to undo."""
+        done = self._labels.done.get(self.annotator)
+        return self._step("undo", done[-1]) if done else None
+
+    def redo(self) -> CandidateId | None:
+        """Give the label that was last undone again. None when there is nothing to redo."""
+        undone = self._labels.undone.get(self.annotator)
+        return self._step("redo", undone[-1]) if undone else None
+
+    def _step(self, kind: str, target: Mapping[str, Any]) -> CandidateId:
+        event = self.journal.append(kind, annotator=self.annotator, target=target["seq"])
+        self._apply(event)
+        candidate = label_of(target).candidate
+        self._question = self._as_question(candidate) if kind == "undo" and candidate not in self._current else None
+        return candidate
+
+    def _apply(self, event: dict[str, Any]) -> None:
+        candidate = self._labels.apply(event)
+        if candidate is not None:
+            label = self._labels.of(candidate)
+            if label is None:
+                self._current.pop(candidate, None)
+            else:
+                self._current[candidate] = label
+            plugins.call_each(self.plugins.manager, "actsort_labels_changed", session=self, labels=[label] if label else [])
+        self._request()
+        self._refitter.wait(self.refit_wait)
+
+    def questions(self, labels: int | str) -> Iterator[CandidateId]:
+        """Ask until the session holds `labels` labels: each question waits for the fit on all labels before it.
+
+        Same inputs and seed give the same questions. It ends early when every candidate is labelled, a plug-in says that
+        enough was asked (``actsort_should_stop``), or the candidate just asked was not labelled.
+
+        Parameters
+        ----------
+        labels
+            How many labels the session shall hold in all, those it has included; a number or a percentage like ``"1%"``.
+        """
+        goal = self.count(labels)
+        while len(self._current) < goal:
+            self.wait()
+            answers = plugins.call_each(self.plugins.manager, "actsort_should_stop", session=self)
+            if answers:
+                self.notes.append(f"Stopped asking: {answers[0][1]} (plug-in {answers[0][0]})")
+                return
+            candidate = self.ask()
+            if candidate is None:
+                return
+            yield candidate
+            if candidate not in self._current:
+                return
+
+    def sort(self, answer: Callable[[CandidateId], Any], labels: int | str) -> Session:
+        """Ask `answer` about candidates until the session holds `labels` labels (see `questions`)."""
+        for candidate in self.questions(labels):
+            self.label(candidate, answer(candidate))
+        return self
+
+    def count(self, labels: int | str) -> int:
+        """A number of labels, from a number or a share of all candidates like ``"1%"`` (rounded up)."""
+        try:
+            if isinstance(labels, str) and labels.strip().endswith("%"):
+                share = float(labels.strip()[:-1])
+                number = math.ceil(round(share / 100 * len(self.candidates), 9))
+            else:
+                share = number = int(labels)
+        except ValueError:
+            share = number = -1
+        if share < 0 or not math.isfinite(share):
+            raise UsageError(f"{labels!r} is no number of labels.", "Give a count like 40 or a share like 1%.")
+        return min(number, len(self.candidates))
+
+    # ---- what is known
+
+    def id(self, candidate: CandidateId | tuple[str, int] | int) -> CandidateId:
+        """The candidate meant by an id, a (recording, index) pair, or an index where there is one recording."""
+        key: Any = None
+        index: Any = candidate
+        if isinstance(candidate, CandidateId | tuple):
+            key, index = candidate
+        try:
+            out = CandidateId(self._key(key), int(index))
+        except (TypeError, ValueError):
+            out = CandidateId("", -1)
+        if out not in self._position:
+            sizes = ", ".join(f"{k}: 0 to {r.n_cells - 1}" for k, r in self.recordings.items())
+            raise CandidateError(f"There is no candidate {candidate!r} in this session.", f"Recordings and candidates: {sizes}.")
+        return out
+
+    def _key(self, recording: str | None) -> str:
+        if recording is None and len(self.recordings) == 1:
+            return next(iter(self.recordings))
+        if recording is None or recording not in self.recordings:
+            raise UsageError(f"Which recording is meant by {recording!r}?", f"This session has: {', '.join(self.recordings)}.")
+        return recording
+
+    def _class(self, value: Any) -> str:
+        if isinstance(value, np.generic):
+            value = value.item()
+        if not isinstance(value, str) and value in _ANSWERS:
+            return _ANSWERS[value]
+        if value in LABEL_CLASSES or value in self.options.classes:
+            return str(value)
+        known = ", ".join([*LABEL_CLASSES, *self.options.classes])
+        raise UsageError(f"{value!r} is no class.", f"Known: {known} (or True, False, None).")
+
+    def labels(self) -> tuple[Label, ...]:
+        """The labels in force, in the order of the candidates."""
+        return tuple(self._current[c] for c in sorted(self._current, key=self._position.__getitem__))
+
+    def predictions(self) -> Predictions:
+        """What the model says of every candidate; ``n_labels`` tells how many labels it knew. Does not wait for a fit."""
+        fit = self._fit
+        if fit is None:
+            return Predictions(self.candidates, np.full(len(self.candidates), np.nan), math.nan, math.nan, 0)
+        cut = fit.share if self.options.threshold is None else self.options.threshold
+        return Predictions(self.candidates, fit.probability, fit.share, cut, fit.n_labels)
+
+    @property
+    def threshold(self) -> float | None:
+        """Where decisions are cut: a probability, or None for pi, the estimated share of cells."""
+        return self.options.threshold
+
+    @threshold.setter
+    def threshold(self, value: float | None) -> None:
+        if value is not None and not 0 <= value <= 1:
+            raise UsageError(f"A threshold is a probability from 0 to 1, not {value}.", "Leave it out for the estimated share of cells.")
+        self._save_options(threshold=value)
+
+    def curations(self) -> dict[str, Curation]:
+        """The decisions by recording, on all labels given so far (waits for the fit that knows them)."""
+        self.wait()
+        predictions = self.predictions()
+        out, start = {}, 0
+        for key, recording in self.recordings.items():
+            p = predictions.probability[start : start + recording.n_cells]
+            start += recording.n_cells
+            verdict = self.priors[key].verdict
+            if predictions.n_labels:
+                accepted, origin = p > predictions.threshold, np.full(len(p), "model", "<U5")
+            else:  # before there is a model the host's verdict stands
+                accepted, origin = verdict > 0, np.where(verdict != 0, "prior", "none").astype("<U5")
+            labels = {c.index: label for c, label in self._current.items() if c.recording == key}
+            for index, label in labels.items():
+                kind = self._kind(label.value)
+                if kind != UNSURE:
+                    accepted[index], origin[index] = kind == CELL, "label"
+            out[key] = Curation(
+                key,
+                recording.fingerprint,
+                recording.candidate_fingerprints,
+                accepted,
+                origin,
+                p.copy(),
+                predictions.threshold,
+                labels,
+                predictions.n_labels,
+            )
+        return out
+
+    def decisions(self) -> tuple[Decision, ...]:
+        """The final verdict on every candidate of the session: labels first, else the model, else the host."""
+        return tuple(decision for curation in self.curations().values() for decision in curation.decisions())
+
+    def write(self, dry_run: bool = False) -> writeback.WriteReport:
+        """Write the decisions into the native files (see `writeback.write_back`); a dry run only says what would change."""
+        curations = self.curations()
+        report = writeback.write_back(self.sources, self.plugins.formats, curations, self.folder, self.journal, dry_run)
+        if not dry_run:
+            plugins.call_each(
+                self.plugins.manager,
+                "actsort_decisions_written",
+                session=self,
+                curations=list(curations.values()),
+                paths=list(report.written),
+            )
+        return report
+
+    def restore(self, force: bool = False) -> tuple[Path, ...]:
+        """Undo what `write` wrote (see `writeback.restore`). Labels stay."""
+        return writeback.restore(self.folder, self.journal, force)

@@ -1,0 +1,289 @@
+"""A session on disk: where its folder is, and ``session.json``: what it is about and how it was set up."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from actsort_core.atomic import atomic_write_json, digest
+from actsort_core.errors import ActsortError, ChangedError, FormatError, MissingFileError, UsageError
+from actsort_core.journal import FILE, Journal, now
+from actsort_core.model import Prior, Recording
+
+FORMAT_VERSION = 1
+DOCUMENT = "session.json"
+_VERDICTS = {1: "+", -1: "-", 0: "0"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a session asks, learns and decides; kept in ``session.json``.
+
+    Attributes
+    ----------
+    seed
+        Of the random order.
+    strategy, classifier
+        Registered names.
+    features
+        Chosen feature groups (see `features.table.select`), None for the defaults.
+    threshold
+        Probability above which a candidate is a cell; None for pi, the estimated share of cells.
+    classes
+        A lab's own classes: what each counts as for the model and the files, ``"cell"``, ``"not_cell"`` or ``"unsure"``.
+    """
+
+    seed: int = 0
+    strategy: str = "nearest_pi"
+    classifier: str = "l1_logistic"
+    features: tuple[str, ...] | None = None
+    threshold: float | None = None
+    classes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One path the user opened and what was found there.
+
+    Attributes
+    ----------
+    path
+        As given.
+    format
+        Name of its format.
+    recordings
+        By their keys in the session, in the order the format gave them.
+    """
+
+    path: Path
+    format: str
+    recordings: Mapping[str, Recording]
+
+
+def default_folder(path: Path) -> Path:
+    """Where the session of `path` lives: ``<folder>/actsort`` in a result folder, ``<file>.actsort`` beside a result file.
+
+    Never beside a folder: Suite2p takes every folder whose name starts with ``plane`` for a plane.
+    """
+    return path / "actsort" if path.is_dir() else path.with_name(path.name + ".actsort")
+
+
+def choose_folder(path: Path) -> tuple[Path, str]:
+    """The default folder of `path`, or, where that is read-only, one in the working folder; and a note saying so."""
+    folder = default_folder(path.absolute())
+    if folder.is_dir() or os.access(folder.parent, os.W_OK):
+        return folder, ""
+    elsewhere = Path.cwd() / f"{path.absolute().name}.actsort"
+    return elsewhere, f"{folder.parent} is read-only; the session is kept in {elsewhere}."
+
+
+def is_session(path: Path) -> bool:
+    """Whether `path` is a session's folder."""
+    return (path / DOCUMENT).is_file()
+
+
+def find_folder(path: Path) -> Path:
+    """The session a person means by `path`: the session's folder itself, or a result that has one.
+
+    Raises
+    ------
+    MissingFileError
+        There is none.
+    """
+    for folder in (path, default_folder(path), Path.cwd() / f"{path.absolute().name}.actsort"):
+        if is_session(folder):
+            return folder
+    raise MissingFileError(f"There is no session at {path}.", f"Start one with: actsort sort {path}")
+
+
+def keyed(found: Sequence[tuple[Path, str, Sequence[Recording]]]) -> tuple[Source, ...]:
+    """Give every recording a key of its own: its name, or, where names repeat, its path below the common folder.
+
+    Raises
+    ------
+    UsageError
+        The same recording was given twice.
+    """
+    paths = [recording.path.resolve() for _, _, recordings in found for recording in recordings]
+    names = [recording.name for _, _, recordings in found for recording in recordings]
+    seen: set[tuple[Path, str]] = set()
+    for path, name in zip(paths, names, strict=True):
+        if (path, name) in seen:
+            raise UsageError(f"{path} was given twice.", "Pass each result once.")
+        seen.add((path, name))
+    if len(set(names)) < len(names):
+        root = Path(os.path.commonpath([path.parent for path in paths]))
+        names = [path.relative_to(root).as_posix() for path in paths]
+        names = [name if names.count(name) == 1 else f"{name}#{names[:i].count(name) + 1}" for i, name in enumerate(names)]
+    keys = iter(names)
+    return tuple(Source(path, fmt, {next(keys): recording for recording in recordings}) for path, fmt, recordings in found)
+
+
+def _prior_entry(prior: Prior) -> dict[str, Any]:
+    return {
+        "verdict": "".join(_VERDICTS[int(v)] for v in prior.verdict),
+        "probability": [None if np.isnan(p) else float(p) for p in prior.probability],
+    }
+
+
+def _prior_of(entry: Mapping[str, Any]) -> Prior:
+    signs = {sign: value for value, sign in _VERDICTS.items()}
+    return Prior(
+        np.array([signs[sign] for sign in entry["verdict"]], np.int8),
+        np.array([np.nan if p is None else p for p in entry["probability"]], np.float64),
+    )
+
+
+def write_document(folder: Path, sources: Sequence[Source], priors: Mapping[str, Prior], options: Options, created: str = "") -> None:
+    """Write ``session.json``."""
+    rows = []
+    for source in sources:
+        recordings = [
+            {
+                "key": key,
+                "name": recording.name,
+                "fingerprint": recording.fingerprint,
+                "n_cells": recording.n_cells,
+                "candidates": " ".join(recording.candidate_fingerprints),
+                "prior": _prior_entry(priors[key]),
+            }
+            for key, recording in source.recordings.items()
+        ]
+        path = source.path.absolute()
+        rows.append(
+            {
+                "path": str(path),
+                "relative": os.path.relpath(path, folder.absolute()),
+                "format": source.format,
+                "recordings": recordings,
+            }
+        )
+    document = {"format_version": FORMAT_VERSION, "created": created or now(), "options": asdict(options), "sources": rows}
+    atomic_write_json(folder / DOCUMENT, document)
+
+
+def read_document(folder: Path) -> dict[str, Any]:
+    """Read and check ``session.json``.
+
+    Raises
+    ------
+    MissingFileError, FormatError
+        It is not there; it is damaged or of a newer version.
+    """
+    path = folder / DOCUMENT
+    try:
+        document = json.loads(path.read_bytes())
+        version = document["format_version"]
+    except FileNotFoundError:
+        raise MissingFileError(f"{folder} holds no session ({DOCUMENT} is missing).", "Start one with: actsort sort PATH") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FormatError(
+            f"{path} is damaged ({type(error).__name__}: {error}).",
+            f"The labels are safe in {FILE}. Move {DOCUMENT} away and open the result again with --session {folder}.",
+        ) from error
+    if version != FORMAT_VERSION:
+        raise FormatError(f"{path} has format version {version}; this is actsort for version {FORMAT_VERSION}.", "Update actsort.")
+    return dict(document)
+
+
+def stored_options(document: Mapping[str, Any]) -> Options:
+    """The options of a session document."""
+    stored = dict(document["options"])
+    features = stored.get("features")
+    stored["features"] = None if features is None else tuple(features)
+    known = set(Options.__dataclass_fields__)
+    return Options(**{key: value for key, value in stored.items() if key in known})
+
+
+def stored_paths(document: Mapping[str, Any], folder: Path) -> list[tuple[Path, str]]:
+    """Where the sources are now: relative to the session first, so that a folder moved as a whole still works."""
+    out = []
+    for row in document["sources"]:
+        relative = Path(os.path.normpath(folder.absolute() / row["relative"]))
+        out.append((relative if relative.exists() else Path(row["path"]), str(row["format"])))
+    return out
+
+
+def what_differs(old: Sequence[str], new: Sequence[str]) -> str:
+    """In words, how the candidates `new` differ from `old` (fingerprints in file order); empty when they do not."""
+    if list(old) == list(new):
+        return ""
+    if len(old) != len(new):
+        gone, come = len(set(old) - set(new)), len(set(new) - set(old))
+        return f"it has {len(new)} candidates instead of {len(old)} ({gone} are gone, {come} are new)"
+    if sorted(old) == sorted(new):
+        moved = sum(a != b for a, b in zip(old, new, strict=True))
+        return f"its candidates are in another order ({moved} of {len(new)} moved)"
+    changed = [i for i, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]
+    shown = ", ".join(map(str, changed[:5])) + ("..." if len(changed) > 5 else "")
+    return f"{len(changed)} of {len(new)} footprints changed (candidates {shown})"
+
+
+def match(document: Mapping[str, Any], sources: Sequence[Source]) -> tuple[tuple[Source, ...], dict[str, Prior]]:
+    """Give the recordings just read the keys they have in the session, and the priors they were first opened with.
+
+    Raises
+    ------
+    ChangedError
+        A recording changed since the session was started, or is not part of it; says what differs.
+    """
+    rows = [(row, entry) for row in document["sources"] for entry in row["recordings"]]
+    found = [(source, recording) for source in sources for recording in source.recordings.values()]
+    if len(rows) != len(found):
+        raise ChangedError(
+            f"The session holds {len(rows)} recording(s), {len(found)} were found.",
+            "Open it with the results it was started with, or start another with --session.",
+        )
+    by_source: list[dict[str, Recording]] = [{} for _ in sources]
+    position = {id(source): i for i, source in enumerate(sources)}
+    priors: dict[str, Prior] = {}
+    free = list(found)
+    for _, entry in rows:
+        candidates = entry["candidates"].split()
+        same = [pair for pair in free if list(pair[1].candidate_fingerprints) == candidates]
+        same = [pair for pair in same if pair[1].name == entry["name"]] or same
+        if not same:
+            near = [pair[1] for pair in free if pair[1].name == entry["name"]] or [pair[1] for pair in free]
+            raise ChangedError(
+                f"{near[0].path} is not what the labels of this session were given to: "
+                f"{what_differs(candidates, near[0].candidate_fingerprints)}.",
+                "Nothing was changed. Put the old result back, or start another session with --session.",
+            )
+        source, recording = same[0]
+        free.remove(same[0])
+        by_source[position[id(source)]][entry["key"]] = recording
+        priors[entry["key"]] = _prior_of(entry["prior"])
+    return tuple(Source(s.path, s.format, r) for s, r in zip(sources, by_source, strict=True)), priors
+
+
+def first_prior(source: Source, recording: Recording, own: Path) -> Prior:
+    """The host's verdicts before any write of ours, for a recording opened in a new session.
+
+    Where a session beside the result wrote the file as it is now, that session's stored prior is taken: reading our own
+    decisions back as the host's would make us learn from ourselves.
+    """
+    for folder in {default_folder(source.path.absolute()), default_folder(recording.path.absolute())}:
+        if folder == own.absolute() or not is_session(folder):
+            continue
+        try:
+            document = read_document(folder)
+            journal = Journal(folder, read_only=True)
+        except (ActsortError, OSError):
+            continue
+        written = [file for event in journal.events if event["kind"] == "written" for file in event["files"]]
+        ours = {file["after"] for file in written}
+        # A result is a file, or a folder whose file was written: compare what is there now with what was left there.
+        here = [recording.path] if recording.path.is_file() else [recording.path / Path(file["path"]).name for file in written]
+        if not any(digest(path) in ours for path in here):
+            continue
+        for row in document["sources"]:
+            for entry in row["recordings"]:
+                if entry["candidates"].split() == list(recording.candidate_fingerprints):
+                    return _prior_of(entry["prior"])
+    return recording.prior

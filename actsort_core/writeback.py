@@ -1,0 +1,389 @@
+"""Decisions into native files: plan, show the difference, back up, write, read again and compare, receipt; and back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actsort_core.atomic import atomic_write_json, backup, clear_leftovers, commit, digest, held, staged
+from actsort_core.errors import ActsortError, ChangedError, MissingFileError, WriteError
+from actsort_core.formats import Format, WritePlan, read_with
+from actsort_core.journal import Journal, now
+from actsort_core.model import Curation, Recording
+from actsort_core.store import Source, what_differs
+
+CURATION = "curation.json"
+CURATION_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """Another way to save decisions (register it with ``actsort_register_exporters``).
+
+    Attributes
+    ----------
+    name, description
+        As shown by ``actsort plugins``.
+    export
+        Called with the curations and the path to write.
+    """
+
+    name: str
+    description: str
+    export: Callable[[Sequence[Curation], Path], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Difference:
+    """How the decisions differ from the verdicts the native files hold now.
+
+    Attributes
+    ----------
+    recording
+        Key of the recording.
+    accepted, rejected
+        How many candidates are accepted and rejected by the decisions (undecided ones count as rejected).
+    to_accept, to_reject
+        0-based candidates whose verdict in the file changes.
+    """
+
+    recording: str
+    accepted: int
+    rejected: int
+    to_accept: NDArray[np.int64]
+    to_reject: NDArray[np.int64]
+
+    def __str__(self) -> str:
+        line = f"{self.recording}: {self.accepted} accepted, {self.rejected} rejected"
+        for verb, which in (("newly accepted", self.to_accept), ("newly rejected", self.to_reject)):
+            if len(which):
+                shown = ", ".join(map(str, which[:12])) + (", ..." if len(which) > 12 else "")
+                line += f"\n  {len(which)} {verb}: {shown}"
+        return line if len(self.to_accept) or len(self.to_reject) else line + " (no verdict changes)"
+
+
+@dataclass(frozen=True, eq=False)
+class WriteReport:
+    """What a write-back did, or, dry, would do.
+
+    Attributes
+    ----------
+    differences
+        One per recording.
+    written
+        Native files replaced; empty for a dry run.
+    planned
+        Native files with what changes in each.
+    backups
+        Where each file's former content is, by file.
+    stale
+        Files that no longer agree with the decisions, with the remedy.
+    notes
+        What the person should know.
+    """
+
+    differences: tuple[Difference, ...]
+    written: tuple[Path, ...]
+    planned: tuple[tuple[Path, str], ...]
+    backups: Mapping[Path, Path]
+    stale: tuple[tuple[Path, str], ...]
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [str(difference) for difference in self.differences]
+        for path, what in self.planned:
+            lines.append(f"{'wrote' if path in self.written else 'would write'} {path}: {what}")
+            if path in self.backups:
+                lines.append(f"  what it held before is in {self.backups[path]}")
+        lines += [f"now out of date: {path}: {remedy}" for path, remedy in self.stale]
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
+def difference(recording: Recording, key: str, curation: Curation) -> Difference:
+    """Compare `curation` with the verdicts in `recording` as it is on disk now."""
+    before = recording.prior.verdict
+    return Difference(
+        key,
+        int(curation.accepted.sum()),
+        int((~curation.accepted).sum()),
+        np.flatnonzero(curation.accepted & (before <= 0)),
+        np.flatnonzero(~curation.accepted & (before >= 0) & ~((before == 0) & curation.undecided)),
+    )
+
+
+def reread(source: Source, fmt: Format) -> dict[str, Recording]:
+    """Read a source again and make sure that it still is what the labels were given to.
+
+    Raises
+    ------
+    ChangedError
+        Other count, order or footprints; says what differs.
+    """
+    fresh = read_with(fmt, source.path)
+    if len(fresh) != len(source.recordings):
+        raise ChangedError(
+            f"{source.path} now holds {len(fresh)} recordings instead of {len(source.recordings)}.",
+            "Nothing was written. Open it again.",
+        )
+    out = {}
+    for key, old in source.recordings.items():
+        # By name, since a plane added in between would shift positions.
+        new = next((r for r in fresh if r.name == old.name), None)
+        gone = f"the recording {old.name!r} is gone"
+        changed = gone if new is None else what_differs(old.candidate_fingerprints, new.candidate_fingerprints)
+        if new is None or changed or new.fov != old.fov:
+            raise ChangedError(
+                f"{old.path} changed since it was opened: {changed or f'its field of view is {new.fov if new else None}'}.",
+                "Nothing was written. Open the result again; the labels stay in the session.",
+            )
+        out[key] = new
+    return out
+
+
+def plan_source(source: Source, fmt: Format, curations: Mapping[str, Curation]) -> tuple[WritePlan, tuple[Difference, ...]]:
+    """Plan the write-back of one source against what is on disk now."""
+    fresh = reread(source, fmt)
+    differences = tuple(difference(fresh[key], key, curations[key]) for key in fresh)
+    return fmt.plan(list(fresh.values()), [curations[key] for key in fresh]), differences
+
+
+@dataclass(frozen=True)
+class _Receipt:
+    """What the journal knows of one file: where its last foreign content is, and every content of ours."""
+
+    relative: str
+    backup: str
+    ours: frozenset[str]
+
+
+def _receipts(journal: Journal, folder: Path) -> dict[Path, _Receipt]:
+    """Files written by this session and not restored since, where they are now (a folder may have moved as a whole)."""
+    out: dict[str, list[Mapping[str, Any]]] = {}
+    for event in journal.events:
+        if event["kind"] == "write_started":
+            for file in event["files"]:
+                out.setdefault(file["relative"], []).append(file)
+        elif event["kind"] == "write_undone":
+            for file in event["files"]:
+                out[file].pop()
+        elif event["kind"] == "restored":
+            for file in event["files"]:
+                out.pop(file, None)
+    receipts = {}
+    for relative, files in out.items():
+        if files:
+            near = Path(os.path.normpath(folder / relative))
+            here = near if near.exists() or not Path(files[-1]["path"]).exists() else Path(files[-1]["path"])
+            receipts[here] = _Receipt(relative, files[-1]["backup"], frozenset(f["after"] for f in files))
+    return receipts
+
+
+def write_back(
+    sources: Sequence[Source],
+    formats: Mapping[str, Format],
+    curations: Mapping[str, Curation],
+    folder: Path,
+    journal: Journal,
+    dry_run: bool = False,
+) -> WriteReport:
+    """Write decisions into the native files of all sources.
+
+    Every file is staged beside the original first; only when all are complete are they put in place, one atomic rename each.
+    Then everything is read again: if decisions or footprints are not as meant, all files are put back.
+
+    Parameters
+    ----------
+    sources
+        What was opened.
+    formats
+        Registered formats.
+    curations
+        By recording key.
+    folder
+        The session's folder; backups go into ``backups`` there.
+    journal
+        Receives the intent before, and the receipt after.
+    dry_run
+        Only plan: touch nothing.
+
+    Raises
+    ------
+    ChangedError
+        A result is not what it was when it was opened. Nothing is written.
+    WriteError
+        Writing failed, or the files did not read back as meant. They are as they were before.
+    """
+    plans = [plan_source(source, formats[source.format], curations) for source in sources]
+    differences = tuple(d for _, ds in plans for d in ds)
+    edits = [edit for plan, _ in plans for edit in plan.edits]
+    planned = tuple((edit.path, edit.what) for edit in edits)
+    stale = tuple(entry for plan, _ in plans for entry in plan.stale)
+    notes = tuple(dict.fromkeys(note for plan, _ in plans for note in plan.notes))
+    if dry_run:
+        return WriteReport(differences, (), planned, {}, stale, notes)
+    folder = folder.resolve()
+    receipts = _receipts(journal, folder)
+    files: list[dict[str, Any]] = []
+    with contextlib.ExitStack() as stack:
+        temporary = []
+        for edit in edits:
+            path = edit.path.resolve()  # a link stays a link: the file it points to is replaced
+            if path.exists() and not os.access(path, os.W_OK):
+                raise WriteError(f"{path} is write-protected.", "Nothing was changed. Make it writable if these decisions may replace its.")
+            clear_leftovers(path)
+            tmp = stack.enter_context(staged(path))
+            edit.stage(tmp)
+            temporary.append((tmp, path))
+        for tmp, path in temporary:
+            before, known = digest(path), receipts.get(path)
+            # What ActSort wrote itself needs no further backup: the last content that came from elsewhere is what restore owes.
+            if known and before in known.ours:
+                kept = known.backup
+            else:
+                kept = backup(path, folder / "backups").relative_to(folder).as_posix() if before else ""
+            relative = os.path.relpath(path, folder)
+            files.append({"path": str(path), "relative": relative, "before": before, "after": digest(tmp), "backup": kept})
+        undo = [stack.enter_context(held(path)) for _, path in temporary]
+        journal.append("write_started", files=files)
+        try:
+            for tmp, path in temporary:
+                commit(tmp, path)
+            _verify(sources, formats, curations)
+        except BaseException as error:
+            for put_back in undo:
+                put_back()
+            journal.append("write_undone", files=[file["relative"] for file in files])
+            if isinstance(error, ActsortError) or not isinstance(error, Exception):
+                raise
+            raise WriteError(f"Writing failed ({type(error).__name__}: {error}).", "The files were put back as they were.") from error
+    counts = {key: {"accepted": int(c.accepted.sum()), "rejected": int((~c.accepted).sum())} for key, c in curations.items()}
+    journal.append("written", files=files, counts=counts)
+    atomic_write_json(folder / CURATION, curation_document(sources, curations, files))
+    backups = {Path(file["path"]): folder / file["backup"] for file in files if file["backup"]}
+    resolved = {edit.path: edit.path.resolve() for edit in edits}
+    return WriteReport(
+        differences,
+        tuple(edit.path for edit in edits),
+        planned,
+        {path: backups[real] for path, real in resolved.items() if real in backups},
+        stale,
+        notes,
+    )
+
+
+def _verify(sources: Sequence[Source], formats: Mapping[str, Format], curations: Mapping[str, Curation]) -> None:
+    for source in sources:
+        for key, recording in reread(source, formats[source.format]).items():
+            wrong = np.flatnonzero((recording.prior.verdict > 0) != curations[key].accepted)
+            if len(wrong):
+                raise WriteError(
+                    f"{recording.path} did not read back as written: {len(wrong)} verdicts differ (first: candidate {wrong[0]}).",
+                    "The files were put back as they were. Please report this.",
+                )
+
+
+def _put_back(path: Path, kept: Path | None) -> None:
+    """Give one file the content it had before; a file that did not exist before is removed."""
+    if kept is None:
+        path.unlink(missing_ok=True)
+        return
+    with staged(path) as tmp:
+        shutil.copyfile(kept, tmp)
+        commit(tmp, path)
+
+
+def restore(folder: Path, journal: Journal, force: bool = False) -> tuple[Path, ...]:
+    """Undo the write-backs of a session: every file gets back the last content that did not come from ActSort.
+
+    Parameters
+    ----------
+    folder
+        The session's folder.
+    journal
+        Its journal; the restore is recorded there.
+    force
+        Also replace files that somebody changed after we wrote them (their present content is backed up first).
+
+    Returns
+    -------
+    The files restored.
+
+    Raises
+    ------
+    MissingFileError
+        Nothing was written, or a backup is gone.
+    ChangedError
+        A file changed after the write-back, and `force` is not given. Nothing is changed.
+    """
+    folder = folder.resolve()
+    receipts = _receipts(journal, folder)
+    if not receipts:
+        raise MissingFileError(f"The session {folder} has written nothing that could be restored.", "See: actsort status.")
+    todo = []
+    for path, receipt in receipts.items():
+        present = digest(path)
+        kept = digest(folder / receipt.backup) if receipt.backup else ""
+        if receipt.backup and not kept:
+            raise MissingFileError(f"The backup {folder / receipt.backup} is gone.", "Nothing was restored.")
+        if present == kept:
+            continue
+        ours = present in receipt.ours
+        if not ours and not force:
+            raise ChangedError(
+                f"{path} was changed after ActSort wrote it.",
+                "Nothing was restored. Look at it first; --force restores it all the same.",
+            )
+        todo.append((path, receipt, ours))
+    for path, receipt, ours in todo:
+        if not ours and path.exists():
+            backup(path, folder / "backups")
+        _put_back(path, folder / receipt.backup if receipt.backup else None)
+    journal.append("restored", files=[receipt.relative for receipt in receipts.values()])
+    return tuple(path for path, _, _ in todo)
+
+
+def curation_document(sources: Sequence[Source], curations: Mapping[str, Curation], files: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """``curation.json``: all decisions with their provenance, also what a native file cannot hold (unsure, who, when)."""
+    rows = []
+    for source in sources:
+        for key, recording in source.recordings.items():
+            curation = curations[key]
+            rows.append(
+                {
+                    "recording": key,
+                    "path": str(recording.path),
+                    "format": source.format,
+                    "fingerprint": curation.fingerprint,
+                    "n_cells": curation.n_cells,
+                    "accepted": int(curation.accepted.sum()),
+                    "threshold": None if np.isnan(curation.threshold) else curation.threshold,
+                    "model_fitted_on": curation.n_labels,
+                    "candidates": candidate_rows(curation),
+                }
+            )
+    return {"format_version": CURATION_VERSION, "time": now(), "files": [dict(file) for file in files], "recordings": rows}
+
+
+def candidate_rows(curation: Curation) -> list[dict[str, Any]]:
+    """One JSON object per candidate: decision, origin, probability, and the person's label with who and when."""
+    rows = []
+    for decision, fingerprint in zip(curation.decisions(), curation.candidate_fingerprints, strict=True):
+        row: dict[str, Any] = {
+            "index": decision.candidate.index,
+            "fingerprint": fingerprint,
+            "decision": {True: "cell", False: "not_cell"}[decision.accepted] if decision.origin != "none" else "undecided",
+            "origin": decision.origin,
+            "probability": None if np.isnan(decision.probability) else round(decision.probability, 6),
+        }
+        if decision.label is not None:
+            row |= {"label": decision.label.value, "annotator": decision.label.annotator, "time": decision.label.time}
+        rows.append(row)
+    return rows
