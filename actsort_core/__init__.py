@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from actsort_core.errors import ChangedError as ChangedError
     from actsort_core.errors import FormatError as FormatError
     from actsort_core.errors import LockedError as LockedError
+    from actsort_core.exporters import Exporter as Exporter
     from actsort_core.features import Feature as Feature
     from actsort_core.features import FeatureGroup as FeatureGroup
     from actsort_core.formats import FileEdit as FileEdit
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from actsort_core.plugins import build_manager as build_manager
     from actsort_core.session import Session as Session
     from actsort_core.strategies import Strategy as Strategy
-    from actsort_core.writeback import Exporter as Exporter
 
 __version__ = "0.1.0"
 
@@ -51,7 +51,7 @@ _PUBLIC = {
     "ClassifierSpec": ("learn", "ClassifierSpec"),
     "Curation": ("model", "Curation"),
     "Decision": ("model", "Decision"),
-    "Exporter": ("writeback", "Exporter"),
+    "Exporter": ("exporters", "Exporter"),
     "Feature": ("features", "Feature"),
     "FeatureGroup": ("features", "FeatureGroup"),
     "FileEdit": ("formats", "FileEdit"),

@@ -275,6 +275,8 @@ def status(ctx: click.Context, path: Path, as_json: bool) -> None:
 def _step(name: str) -> Callable[..., None]:
     def command(ctx: click.Context, path: Path, annotator: str | None, as_json: bool) -> None:
         with _resume(ctx, path, annotator=annotator, prepare=False, refit_wait=0) as session:
+            if annotator is None:
+                session.annotator = session.latest_annotator(name) or session.annotator
             candidate = getattr(session, name)()
             label = next((la for la in session.labels() if la.candidate == candidate), None)
             count, who = len(session.labels()), session.annotator
@@ -292,7 +294,7 @@ def _step(name: str) -> Callable[..., None]:
 
 for _name, _text in (("undo", "Take back an annotator's latest label."), ("redo", "Give the label again that was last undone.")):
     _command = click.pass_context(_step(_name))
-    _command = click.option("--annotator", metavar="WHO", help="Whose label. Default: your login name.")(_json(_command))
+    _command = click.option("--annotator", metavar="WHO", help="Whose label. Default: whoever was last.")(_json(_command))
     main.command(_name, help=_text)(click.argument("path", type=_PATH, metavar="SESSION")(_command))
 
 

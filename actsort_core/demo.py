@@ -111,17 +111,17 @@ def run(
             ours, host = balanced_accuracy(accepted, truth), balanced_accuracy(prior, truth)
         share = asked / max(1, len(truth))
         say(f"\n{case.title}: {len(truth)} candidates, {int((truth == 1).sum())} of them cells")
-        say(f"  labels asked                                    {asked} ({share:.0%})")
-        say(f"  balanced accuracy of the decisions against truth  {ours or 0:.3f}")
-        say(f"  the same for the toolkit's own prior              {host or 0:.3f}")
+        say(f"  labels asked:                                      {asked} ({share:.0%})")
+        say(f"  balanced accuracy of the decisions against truth:  {_figure(ours)}")
+        say(f"  the same for the toolkit's own prior:              {_figure(host)}")
         for path in report.written:
-            say(f"  written: {path}")
+            say(f"  written: {_near(path)}")
             if path in report.backups:
-                say(f"  as it was before: {report.backups[path]}")
+                say(f"  as it was before: {_near(report.backups[path])}")
         for path, remedy in report.stale:
-            say(f"  now out of date: {path}: {remedy}")
-        say(f"  all decisions, who made them and when: {session.folder / 'curation.json'}")
-        say(f"  to undo: actsort restore {session.folder}")
+            say(f"  now out of date: {_near(path)}: {remedy}")
+        say(f"  all decisions, who made them and when: {_near(session.folder / 'curation.json')}")
+        say(f"  to undo: actsort restore {_near(session.folder)}")
     say(
         "\nYour own file: a Suite2p folder (suite2p or suite2p/plane0) or a CaImAn .hdf5:\n"
         "  actsort sort PATH              you are asked in the terminal; stop and go on whenever you like\n"
@@ -129,3 +129,12 @@ def run(
         "  actsort write PATH --dry-run   what would change in the toolkit's files\n"
         "  actsort write PATH             write the decisions where the toolkit looks for them"
     )
+
+
+def _figure(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3f}"
+
+
+def _near(path: Path) -> Path:
+    """A path as a person here would type it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -17,13 +17,13 @@ import pluggy
 if TYPE_CHECKING:
     import click
 
+    from actsort_core.exporters import Exporter
     from actsort_core.features import FeatureGroup
     from actsort_core.formats import Format
     from actsort_core.learn import ClassifierSpec
     from actsort_core.model import Curation, Label, Predictions
     from actsort_core.session import Session
     from actsort_core.strategies import Strategy
-    from actsort_core.writeback import Exporter
 
 NAME = "actsort"
 hookspec = pluggy.HookspecMarker(NAME)
@@ -55,7 +55,7 @@ def actsort_register_strategies() -> Sequence[Strategy]:
 
 @hookspec
 def actsort_register_exporters() -> Sequence[Exporter]:
-    """Other ways to save decisions, for ``actsort export`` (contract: ``actsort_core.writeback.Exporter``)."""
+    """Other ways to save decisions, for ``actsort export`` (contract: ``actsort_core.exporters.Exporter``)."""
 
 
 @hookspec

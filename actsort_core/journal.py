@@ -51,6 +51,8 @@ def decode(line: bytes) -> dict[str, Any]:
     event = json.loads(line)
     if not isinstance(event, dict) or not isinstance(event.get("seq"), int) or not isinstance(event.get("kind"), str):
         raise ValueError("not an event with seq and kind")
+    if event["kind"] == "label" and [type(event.get(key)) for key in ("recording", "index", "class")] != [str, int, str]:
+        raise ValueError("not a label with recording, index and class")
     crc = event.pop("crc", None)
     if crc is not None:
         body = line.rstrip()[: line.rstrip().rfind(b',"crc":')] + b"}"
@@ -78,8 +80,8 @@ def parse(content: bytes, where: str = FILE) -> tuple[list[dict[str, Any]], int]
         try:
             event = decode(line)
         except (ValueError, RecursionError) as error:
-            if last:
-                break  # torn by a crash
+            if last and line.count(b'{"seq":') < 2:  # torn by a crash: never more than the one event being written
+                break
             raise JournalError(
                 f"{where}, line {number} is damaged ({error}).",
                 "No label was lost by reading it. Mend the line in an editor (drop its crc), or delete it, and open the session again.",
@@ -192,6 +194,7 @@ class Journal:
         self.read_only = read_only
         self.notes: list[str] = []
         self._lock: filelock.BaseFileLock | None = None
+        self._torn: int | None = None  # where the file should end, if a failed append could not be taken back
         if not read_only:
             self._acquire(folder)
         try:
@@ -245,14 +248,24 @@ class Journal:
 
     def _open(self) -> int:
         new = not self.path.exists()
-        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
-        size = os.fstat(handle).st_size
-        if size:
-            os.lseek(handle, size - 1, os.SEEK_SET)
-            if os.read(handle, 1) != b"\n":  # the line feed alone was lost
-                os.write(handle, b"\n")
+        try:
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+            try:
+                size = os.fstat(handle).st_size
+                if size:
+                    os.lseek(handle, size - 1, os.SEEK_SET)
+                    if os.read(handle, 1) != b"\n":  # the line feed alone was lost
+                        os.write(handle, b"\n")
+                if new:
+                    os.fsync(handle)
+            except BaseException:
+                os.close(handle)
+                raise
+        except OSError as error:
+            raise WriteError(
+                f"The journal {self.path} cannot be written to ({error.strerror}).", "Check its permissions, and free some space."
+            ) from error
         if new:
-            os.fsync(handle)
             fsync_folder(self.path.parent)
         return handle
 
@@ -268,23 +281,30 @@ class Journal:
             raise UsageError(f"The session of {self.path} is closed or read-only.", "Open it again to change it.")
         event = {"seq": self.events[-1]["seq"] + 1 if self.events else 1, "kind": kind, "time": now(), **fields}
         line = encode(event)
-        size = os.fstat(self._handle).st_size
+        size = os.fstat(self._handle).st_size if self._torn is None else self._torn
         try:
+            if self._torn is not None:
+                os.ftruncate(self._handle, size)
+                self._torn = None
             written = 0
             while written < len(line):
                 written += os.write(self._handle, line[written:])
             os.fsync(self._handle)
+            self.events.append(event)
         except BaseException as error:
-            # Whatever happened, an event that is not acknowledged must not be found at the next replay.
+            # Whatever happened, an event that is not acknowledged must not be found at the next replay, nor run into the next one.
+            if self.events and self.events[-1] is event:
+                self.events.pop()
+            self._torn = size
             with contextlib.suppress(OSError):
                 os.ftruncate(self._handle, size)
+                self._torn = None
             if isinstance(error, OSError):
                 raise WriteError(
                     f"The journal {self.path} could not be written ({error.strerror}); this {kind} was not saved.",
                     "Everything before it is. Free some space, then try again.",
                 ) from error
             raise
-        self.events.append(event)
         return event
 
     def close(self) -> None:

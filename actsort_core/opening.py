@@ -100,23 +100,26 @@ def open(
     if not given and session is None:
         raise UsageError("Nothing to open.", "Pass the path of a result, or of a session.")
     registered = plugins if isinstance(plugins, Plugins) else plugin_module.load(plugins)
-    notes: list[str] = []
-    if session is not None:
-        folder = Path(session)
-    else:
-        folder, note = store.choose_folder(given[0])
-        notes += [note] if note else []
-    document = store.read_document(folder) if store.is_session(folder) else None
     if given:
         located = [(path, format) for path in given]
-    elif document is not None:
-        located = list(store.stored_paths(document, folder))
     else:
-        raise MissingFileError(f"There is no session in {folder}.", "Start one with: actsort sort PATH --session FOLDER")
+        assert session is not None
+        folder = Path(session)
+        if not store.is_session(folder):
+            raise MissingFileError(f"There is no session in {folder}.", "Start one with: actsort sort PATH --session FOLDER")
+        located = list(store.stored_paths(store.read_document(folder), folder))
     found = []
     for path, name in located:
         fmt = find_format(path, registered.formats, name)
         found.append((path, fmt.name, read_with(fmt, path)))
+    notes: list[str] = []
+    if session is not None:
+        folder = Path(session)
+    else:  # beside the first result; a file or folder that stands for one recording shares the session of that recording
+        path, _, recordings = found[0]
+        folder, note = store.choose_folder(recordings[0].path if len(recordings) == 1 else path)
+        notes += [note] if note else []
+    document = store.read_document(folder) if store.is_session(folder) else None
     sources: Sequence[Source] = store.keyed(found)
     changes = _changes(registered, seed, strategy, classifier, features, threshold, classes)
     if document is not None:

@@ -20,11 +20,11 @@ from actsort_core.registry import Registry
 if TYPE_CHECKING:
     import click
 
+    from actsort_core.exporters import Exporter
     from actsort_core.features import FeatureGroup
     from actsort_core.formats import Format
     from actsort_core.learn import ClassifierSpec
     from actsort_core.strategies import Strategy
-    from actsort_core.writeback import Exporter
 
 DISABLE = "ACTSORT_DISABLE_PLUGINS"  # environment variable: names of entry points not to load, separated by commas
 

@@ -330,6 +330,12 @@ class Session:
         undone = self._labels.undone.get(self.annotator)
         return self._step("redo", undone[-1]) if undone else None
 
+    def latest_annotator(self, kind: str) -> str | None:
+        """Who gave the latest label that could be undone (`kind` ``"undo"``) or redone (``"redo"``)."""
+        histories = self._labels.done if kind == "undo" else self._labels.undone
+        last = {who: history[-1]["seq"] for who, history in histories.items() if history}
+        return max(last, key=last.__getitem__) if last else None
+
     def _step(self, kind: str, target: Mapping[str, Any]) -> CandidateId:
         event = self.journal.append(kind, annotator=self.annotator, target=target["seq"])
         self._apply(event)

@@ -51,10 +51,11 @@ def simulate(
     rng = np.random.default_rng(seed)
     n_true = round(share * n_cells)
     kinds = np.array(["cell"] * n_true + list(rng.choice(KINDS[1:], n_cells - n_true)), "<U8")
+    edge = np.minimum(4, np.array(fov) / 2)
     columns, traces, centres = [], np.zeros((n_cells, n_frames), np.float32), np.zeros((n_cells, len(fov)))
     for i, kind in enumerate(kinds):
         parent = int(rng.integers(n_true)) if kind == "fragment" and n_true else None
-        centres[i] = centres[parent] + rng.normal(0, 2, len(fov)) if parent is not None else rng.uniform(4, np.array(fov) - 4)
+        centres[i] = centres[parent] + rng.normal(0, 2, len(fov)) if parent is not None else rng.uniform(edge, np.array(fov) - edge)
         columns.append(_footprint(str(kind), centres[i], fov, rng))
         traces[i] = _trace(str(kind), n_frames, fps, rng)
         if parent is not None:
@@ -95,7 +96,7 @@ def _trace(kind: str, n_frames: int, fps: float, rng: np.random.Generator) -> ND
     noise = rng.normal(0, 1, n_frames)
     if kind == "speckle":
         return (noise + 0.5 * rng.standard_t(3, n_frames)).astype(np.float32)
-    slow = np.convolve(rng.normal(0, 1, n_frames), np.ones(max(1, round(4 * fps))) / np.sqrt(4 * fps), "same")
+    slow = np.convolve(rng.normal(0, 1, n_frames), np.ones(max(1, round(4 * fps))) / np.sqrt(4 * fps), "same")[:n_frames]
     spikes = (rng.random(n_frames) < {"cell": 0.1, "dendrite": 0.08, "patch": 0.0, "fragment": 0.05}[kind] / fps) * rng.lognormal(
         0, 0.4, n_frames
     )

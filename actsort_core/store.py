@@ -96,9 +96,17 @@ def find_folder(path: Path) -> Path:
     MissingFileError
         There is none.
     """
-    for folder in (path, default_folder(path), Path.cwd() / f"{path.absolute().name}.actsort"):
+    for folder in (path, default_folder(path), path.parent / "actsort", Path.cwd() / f"{path.absolute().name}.actsort"):
         if is_session(folder):
             return folder
+    # A Suite2p folder with one plane: its session is in the plane.
+    below = (
+        sorted({found.parent for pattern in ("*", "*/*") for found in path.glob(f"{pattern}/actsort/{DOCUMENT}")}) if path.is_dir() else []
+    )
+    if len(below) == 1:
+        return below[0]
+    if below:
+        raise UsageError(f"There are {len(below)} sessions below {path}: {', '.join(map(str, below))}.", "Pass the one you mean.")
     raise MissingFileError(f"There is no session at {path}.", f"Start one with: actsort sort {path}")
 
 

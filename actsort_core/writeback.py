@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,23 +22,6 @@ from actsort_core.store import Source, what_differs
 
 CURATION = "curation.json"
 CURATION_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Exporter:
-    """Another way to save decisions (register it with ``actsort_register_exporters``).
-
-    Attributes
-    ----------
-    name, description
-        As shown by ``actsort plugins``.
-    export
-        Called with the curations and the path to write.
-    """
-
-    name: str
-    description: str
-    export: Callable[[Sequence[Curation], Path], None]
 
 
 @dataclass(frozen=True, eq=False)

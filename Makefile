@@ -1,0 +1,54 @@
+# make demo, make test: on a machine with Python >= 3.11 and make. Each makes the environment it needs.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+LOWEST ?= .venv-lowest
+BIN = $(VENV)/bin
+DEMO ?= demo-output
+PYTEST_ARGS ?= -n 2
+
+.PHONY: help demo test test-lowest lint benchmarks clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(VENV)/run.stamp: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/test.stamp: $(VENV)/run.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]"
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/test.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $@
+
+$(LOWEST)/test.stamp: pyproject.toml tests/lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c tests/lowest.txt -e ".[test]"
+	touch $@
+
+demo: $(VENV)/run.stamp ## curate two real results with a simulated annotator (copies, in demo-output/)
+	rm -rf $(DEMO)
+	$(BIN)/actsort demo --data examples/data --out $(DEMO)
+
+test: $(VENV)/test.stamp ## all tests, newest versions of all dependencies
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-lowest: $(LOWEST)/test.stamp ## all tests, lowest allowed versions
+	$(LOWEST)/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/dev.stamp ## style, types, import directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+benchmarks: $(VENV)/test.stamp ## what is measured, with ratios
+	$(BIN)/python benchmarks/features.py
+	$(BIN)/python benchmarks/loop.py
+	$(BIN)/python benchmarks/sorting.py
+
+clean: ## remove environments and caches
+	rm -rf $(VENV) $(LOWEST) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
