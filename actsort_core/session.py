@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actsort_core import learn, plugins, store, strategies, writeback
+from actsort_core import decide, learn, plugins, store, strategies, writeback
 from actsort_core.errors import CandidateError, ChangedError, PluginError, PluginWarning, UsageError
 from actsort_core.features.table import FeatureTable, Progress, cached_table, select
 from actsort_core.journal import Journal, fold, label_of
@@ -460,33 +460,7 @@ class Session:
     def curations(self) -> dict[str, Curation]:
         """The decisions by recording, on all labels given so far (waits for the fit that knows them)."""
         self.wait()
-        predictions = self.predictions()
-        out, start = {}, 0
-        for key, recording in self.recordings.items():
-            p = predictions.probability[start : start + recording.n_cells]
-            start += recording.n_cells
-            verdict = self.priors[key].verdict
-            if predictions.n_labels:
-                accepted, origin = p > predictions.threshold, np.full(len(p), "model", "<U5")
-            else:  # before there is a model the host's verdict stands
-                accepted, origin = verdict > 0, np.where(verdict != 0, "prior", "none").astype("<U5")
-            labels = {c.index: label for c, label in self._current.items() if c.recording == key}
-            for index, label in labels.items():
-                kind = self._kind(label.value)
-                if kind != UNSURE:
-                    accepted[index], origin[index] = kind == CELL, "label"
-            out[key] = Curation(
-                key,
-                recording.fingerprint,
-                recording.candidate_fingerprints,
-                accepted,
-                origin,
-                p.copy(),
-                predictions.threshold,
-                labels,
-                predictions.n_labels,
-            )
-        return out
+        return decide.curate(self.recordings, self.priors, self._current, self.predictions(), self._kind)
 
     def decisions(self) -> tuple[Decision, ...]:
         """The final verdict on every candidate of the session: labels first, else the model, else the host."""
