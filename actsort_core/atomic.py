@@ -111,9 +111,14 @@ def atomic_write(path: Path, content: bytes) -> None:
         commit(tmp, path)
 
 
+def as_json(document: Any) -> bytes:
+    """`document` as JSON with one key a line; NaN is refused (not JSON). A file name that is no UTF-8 keeps its JSON escapes."""
+    return (json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+
+
 def atomic_write_json(path: Path, document: Any) -> None:
-    """Replace `path` with `document` as JSON with one key a line; NaN is refused (not JSON)."""
-    atomic_write(path, (json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
+    """Replace `path` with `document` as JSON (see `as_json`)."""
+    atomic_write(path, as_json(document))
 
 
 def digest(path: Path) -> str:
@@ -127,14 +132,15 @@ def digest(path: Path) -> str:
     return hasher.hexdigest()
 
 
-def backup(path: Path, folder: Path) -> Path:
-    """Keep `path` as it is now in `folder`; returns the copy, which never replaces an earlier one.
+def backup(path: Path, folder: Path, name: str = "") -> Path:
+    """Keep `path` as it is now in `folder` (as `name`, if given); returns the copy, which never replaces an earlier one.
 
     A copy rather than a hard link: a host that edits its file in place would change both.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    kept = Path(name or path.name)
     for number in range(1, 1_000_000):
-        target = folder / f"{path.stem}.{number:03d}{path.suffix}"
+        target = folder / f"{kept.stem}.{number:03d}{kept.suffix}"
         if not target.exists():
             break
     with staged(target) as tmp:

@@ -378,6 +378,81 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
             click.echo(f"  {row['name']:<34}{row['description']}{detail}" + (f"  ({row['plugin']})" if row["plugin"] != "actsort" else ""))
 
 
+class _Lists(click.Command):
+    """Lets options marked `multiple` take several values at once: ``--strategies cal dal`` as well as ``cal,dal``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        lists = {name for param in self.params if isinstance(param, click.Option) and param.multiple for name in param.opts}
+        out: list[str] = []
+        current = ""
+        for word in args:
+            if word.startswith("-"):
+                current = word if word in lists else ""
+                out += [] if current else [word]
+            elif current and not Path(word).is_file():
+                out += [part for value in word.split(",") if value for part in (current, value)]
+            else:
+                current = ""
+                out.append(word)
+        return super().parse_args(ctx, out)
+
+
+@main.command(cls=_Lists)
+@click.argument("files", type=_PATH, nargs=-1, required=True, metavar="FILES...")
+@click.option(
+    "--strategies",
+    multiple=True,
+    metavar="NAMES",
+    help="Which to replay, e.g. cal dcal-0.3 random@0.5 default. Published ones are scored at .5 and .65 unless @T says otherwise. "
+    "Default: all published ones and default, the engine as it is shipped.",
+)
+@click.option("--seeds", type=int, default=3, show_default=True, metavar="N", help="Runs per annotator and strategy.")
+@click.option("--fractions", multiple=True, metavar="F", help="Shares of the candidates labelled. Default: 0.005 0.01 0.03 0.05.")
+@click.option("--json", "out", type=_PATH, metavar="OUT", help="Also write everything to this file.")
+@click.option("--workers", type=int, metavar="N", help="Processes. Default: as many as there are cores.")
+@click.pass_context
+def benchmark(
+    ctx: click.Context,
+    files: Sequence[Path],
+    strategies: Sequence[str],
+    seeds: int,
+    fractions: Sequence[str],
+    out: Path | None,
+    workers: int | None,
+) -> None:
+    """Replay recorded annotators: the decisions after so many labels, beside how well people agree.
+
+    FILES are annotated recordings in the published layout (MATLAB v7.3: metrics, <name>_choices). Each annotator in turn answers; the
+    truth is the majority of the others.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes share the cores already
+    from tqdm import tqdm
+
+    from actsort_core import benchmark as replay
+    from actsort_core.atomic import atomic_write_json
+
+    if out is not None and not out.absolute().parent.is_dir():
+        raise UsageError(f"There is no folder {out.absolute().parent} to write {out.name} into.")
+    recordings = [replay.read_annotated(path) for path in files]
+    with tqdm(total=1, desc="runs", delay=2, leave=False, file=sys.stderr) as bar:
+
+        def tell(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        document = replay.run(
+            recordings,
+            tuple(strategies) or replay.DEFAULT_NAMES,
+            seeds,
+            tuple(fractions) or replay.DEFAULT_FRACTIONS,
+            workers=workers,
+            progress=tell,
+        )
+    if out is not None:
+        atomic_write_json(out, document)
+    click.echo(replay.as_text(document))
+
+
 @main.command()
 @click.option("--data", type=_PATH, metavar="DIR", help="Folder with a demo.json (examples/data of the repository). Default: simulate.")
 @click.option("--out", type=_PATH, metavar="DIR", default=Path("actsort-demo"), show_default=True, help="New folder to work in.")

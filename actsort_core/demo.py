@@ -94,7 +94,7 @@ def run(
     UsageError
         `work` is not empty.
     """
-    if work.exists() and any(work.iterdir()):
+    if work.exists() and (not work.is_dir() or any(work.iterdir())):
         raise UsageError(f"{work} is not empty.", "Give the demonstration a folder of its own with --out.")
     work.mkdir(parents=True, exist_ok=True)
     cases = shipped_cases(data, work) if data else simulated_cases(plugins, work, seed)

@@ -62,7 +62,7 @@ class CandidateError(ActsortError, IndexError):
     """A candidate that does not exist in this session."""
 
 
-class UnknownNameError(ActsortError, LookupError):
+class UnknownNameError(ActsortError, KeyError):
     """A name no plug-in registered."""
 
 

@@ -139,9 +139,10 @@ def find_format(path: Path, formats: Mapping[str, Format], name: str | None = No
 
 def _ask(fmt: Format, path: Path) -> Sniff:
     try:
-        return fmt.sniff(path)
+        answer = fmt.sniff(path)
     except Exception as error:  # one broken plug-in must not keep the others from reading the file
         return Sniff(False, f"its check failed ({type(error).__name__}: {error})")
+    return answer if isinstance(answer, Sniff) else Sniff(False, f"its check answered {answer!r}, which means nothing")
 
 
 def read_with(fmt: Format, path: Path) -> tuple[Recording, ...]:

@@ -37,7 +37,9 @@ def now() -> str:
 def encode(event: Event) -> bytes:
     """One line of the journal, checksum and line feed included."""
     body = json.dumps(event, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return f'{body[:-1]},"crc":"{zlib.crc32(body.encode()):08x}"}}\n'.encode()
+    # A lone surrogate (a name that is no UTF-8, from a file or the command line) becomes its JSON escape, which reads back as it was.
+    line = body.encode("utf-8", "backslashreplace")
+    return line[:-1] + f',"crc":"{zlib.crc32(line):08x}"}}\n'.encode()
 
 
 def decode(line: bytes) -> dict[str, Any]:
@@ -269,6 +271,17 @@ class Journal:
             fsync_folder(self.path.parent)
         return handle
 
+    def check_writable(self) -> None:
+        """Make sure that events can be appended, before anything is done that must be recorded.
+
+        Raises
+        ------
+        UsageError
+            The journal is closed or read-only.
+        """
+        if self._handle is None:
+            raise UsageError(f"The session of {self.path} is closed or read-only.", "Open it again to change it.")
+
     def append(self, kind: str, **fields: Any) -> dict[str, Any]:
         """Add an event and return once it is on disk.
 
@@ -277,8 +290,8 @@ class Journal:
         WriteError
             It could not be written (disk full); the journal is as it was before.
         """
-        if self._handle is None:
-            raise UsageError(f"The session of {self.path} is closed or read-only.", "Open it again to change it.")
+        self.check_writable()
+        assert self._handle is not None
         event = {"seq": self.events[-1]["seq"] + 1 if self.events else 1, "kind": kind, "time": now(), **fields}
         line = encode(event)
         size = os.fstat(self._handle).st_size if self._torn is None else self._torn

@@ -66,13 +66,15 @@ class Fit:
     model: Any = field(default=None, repr=False)
 
 
-def standardise(table: NDArray[np.float32]) -> NDArray[np.float32]:
+def standardise(table: NDArray[np.float32], clip: bool = True) -> NDArray[np.float32]:
     """Scale the features of one recording: median for missing values, z-score (N - 1), clipped at +-5.
 
     Parameters
     ----------
     table
         ``(n_cells, n_features)`` float32; NaN and infinities are missing values.
+    clip
+        False: plain z-scores, as published.
 
     Returns
     -------
@@ -91,8 +93,9 @@ def standardise(table: NDArray[np.float32]) -> NDArray[np.float32]:
     out /= np.maximum(np.abs(out).max(axis=0, initial=0), 1e-300)
     out -= out.mean(axis=0) if len(out) else 0
     std = out.std(axis=0, ddof=1) if len(out) > 1 else np.zeros(out.shape[1])
-    std[std < 1e-12] = 1  # rounding noise of a constant column is not evidence
-    return np.clip(np.where(std == 1, 0, out / std), -CLIP, CLIP).astype(np.float32)
+    constant = std < 1e-12  # rounding noise of a constant column is not evidence
+    z = np.where(constant, 0, out / np.where(constant, 1, std))
+    return (np.clip(z, -CLIP, CLIP) if clip else z).astype(np.float32)
 
 
 def enough(y: NDArray[np.int8]) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -155,9 +156,10 @@ class Recording:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        n_pixels = int(np.prod(self.fov))
+        n_pixels = math.prod(self.fov)  # of Python's integers: no overflow
         shape = tuple(self.footprints.shape)
-        self._check(len(self.fov) in (2, 3) and n_pixels > 0, f"has a field of view of {self.fov}")
+        self._check(len(self.fov) in (2, 3) and min(self.fov) > 0, f"has a field of view of {self.fov}")
+        self._check(getattr(self.footprints, "format", "") == "csc", "has footprints that are not a sparse CSC matrix")
         self._check(shape[0] == n_pixels, f"has footprints of {shape[0]} pixels in a field of view of {self.fov}")
         self._check(len(self.traces.shape) == 2, f"has traces of shape {self.traces.shape}")
         self._check(shape[1] == self.traces.shape[0], f"has {shape[1]} footprints but {self.traces.shape[0]} traces")
@@ -209,7 +211,7 @@ def as_footprints(matrix: Any, n_pixels: int) -> sp.csc_matrix:
     n_pixels
         Number of pixels of the field of view.
     """
-    out = sp.csc_matrix(matrix, dtype=np.float32)
+    out = sp.csc_matrix(matrix, dtype=np.float32, copy=True)  # what was passed in stays as it is
     out.sum_duplicates()
     out.data[~np.isfinite(out.data)] = 0
     out.eliminate_zeros()

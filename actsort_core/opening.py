@@ -137,13 +137,14 @@ def open(
             raise WriteError(f"The session folder {folder} cannot be made ({error.strerror}).", "Choose another with --session.") from error
     journal = Journal(folder, read_only)
     try:
+        out = Session(
+            folder, sources, priors, options, journal, registered, annotator or _login(), refit_wait, created=created, notes=notes
+        )
         # Without changes the document is left alone, but for paths that moved; a read-only session writes nothing.
         moved = document is not None and [p.absolute() for p, _ in located] != [Path(row["path"]) for row in document["sources"]]
         if not read_only and (options != old or moved):
             store.write_document(folder, sources, priors, options, created)
-        out = Session(
-            folder, sources, priors, options, journal, registered, annotator or _login(), refit_wait, created=created, notes=notes
-        )
+        plugin_module.call_each(registered.manager, "actsort_session_opened", session=out)
         if prepare:
             out.prepare(progress)
     except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -42,17 +43,17 @@ def read_truth(path: Path, n_cells: int) -> NDArray[np.int8]:
         values = _values(path)
     except FileNotFoundError:
         raise MissingFileError(f"The oracle {path} does not exist.", "Check the path.") from None
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except (OSError, ValueError, TypeError, EOFError, MemoryError, RecursionError, csv.Error) as error:
         raise FormatError(
             f"The oracle {path} could not be read ({error}).", "It must be a JSON list, {'truth': [...]}, a .npy or a one-column .csv."
         ) from error
     out = np.empty(len(values), np.int8)
     for i, value in enumerate(values):
-        word = str(value).strip().lower()
-        word = word.removesuffix(".0")
-        if word not in _WORDS:
-            raise FormatError(f"The oracle {path} holds {value!r} for candidate {i}.", "Allowed: 1 (cell), 0 (not a cell), null (unsure).")
-        out[i] = _WORDS[word]
+        meaning = _meaning(value)
+        if meaning is None:
+            shown = repr(value) if len(repr(value)) < 60 else repr(value)[:57] + "..."
+            raise FormatError(f"The oracle {path} holds {shown} for candidate {i}.", "Allowed: 1 (cell), 0 (not a cell), null (unsure).")
+        out[i] = meaning
     if len(out) != n_cells:
         raise FormatError(
             f"The oracle {path} has {len(out)} answers for {n_cells} candidates.", "It must have one for each, in candidate order."
@@ -60,19 +61,41 @@ def read_truth(path: Path, n_cells: int) -> NDArray[np.int8]:
     return out
 
 
+def _meaning(value: Any) -> int | None:
+    """1, 0 or -1 for one answer in any spelling (``1``, ``1.0``, ``1.000e+00``, ``true``, ``cell``...); None for anything else."""
+    word = str(value).strip().lower()
+    if word in _WORDS:
+        return _WORDS[word]
+    number = _number(word)
+    return None if number is None else {1.0: 1, 0.0: 0}.get(number)
+
+
+def _number(word: str) -> float | None:
+    try:
+        return float(word)
+    except ValueError:
+        return None
+
+
 def _values(path: Path) -> list[Any]:
     if path.suffix.lower() == ".npy":
-        array = np.load(path, allow_pickle=False)
+        with path.open("rb") as handle:  # not np.load, which takes zip archives and pickles too
+            array = np.lib.format.read_array(handle, allow_pickle=False)
         if array.ndim != 1:
             raise ValueError(f"an array of shape {array.shape}, not a list")
         return list(array.tolist())
     text = path.read_text(encoding="utf-8-sig")
     if path.suffix.lower() == ".csv":
-        lines = text.splitlines()
-        if lines and lines[0].strip().lower() not in _WORDS and not lines[0].strip().replace(".", "").isdigit():
-            lines = lines[1:]  # a header
-        return lines
+        rows = list(csv.reader(text.splitlines()))
+        wide = next((i for i, row in enumerate(rows, 1) if len(row) > 1), None)
+        if wide is not None:
+            raise ValueError(f"line {wide} has several columns")
+        words = [row[0] if row else "" for row in rows]
+        header = bool(words) and _meaning(words[0]) is None and _number(words[0]) is None
+        return words[1:] if header else words
     document = json.loads(text)
+    if isinstance(document, dict) and "truth" not in document:
+        raise ValueError('an object without "truth"')
     values = document["truth"] if isinstance(document, dict) else document
     if not isinstance(values, list):
         raise ValueError("no list")

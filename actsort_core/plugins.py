@@ -107,26 +107,38 @@ def _misspelt(plugin: object) -> str:
 
 
 def call_each(manager: pluggy.PluginManager, hook: str, **arguments: Any) -> list[tuple[str, Any]]:
-    """Call every implementation of `hook` by itself, built-in ones first; one that fails becomes a `PluginWarning`.
+    """Call every implementation of `hook` by itself; one that fails becomes a `PluginWarning`.
+
+    In the order they were registered, built-in ones first; those marked ``tryfirst`` before and ``trylast`` after all others.
 
     Returns
     -------
     (plug-in name, what it returned) for those that did not fail and did not return None.
     """
     results = []
-    for impl in getattr(manager.hook, hook).get_hookimpls():
+    for impl in sorted(getattr(manager.hook, hook).get_hookimpls(), key=lambda impl: impl.trylast - impl.tryfirst):
         try:
             result = impl.function(*(arguments[name] for name in impl.argnames))
         except Exception as error:
-            warnings.warn(
-                f"Plug-in {impl.plugin_name!r} failed in {hook} ({type(error).__name__}: {error}); going on without it.",
-                PluginWarning,
-                stacklevel=2,
-            )
+            _warn(impl.plugin_name, hook, error)
             continue
         if result is not None:
             results.append((impl.plugin_name, result))
     return results
+
+
+def _warn(plugin: str, hook: str, error: Exception) -> None:
+    message = f"Plug-in {plugin!r} failed in {hook} ({type(error).__name__}: {error}); going on without it."
+    warnings.warn(message, PluginWarning, stacklevel=3)
+
+
+def _named(objects: Iterable[Any]) -> list[tuple[str, Any]]:
+    """What a plug-in registers, with names; refuses it as a whole when it is no sequence of named objects."""
+    out = [(obj.name, obj) for obj in objects]
+    nameless = [obj for name, obj in out if not isinstance(name, str) or not name]
+    if nameless:
+        raise TypeError(f"{nameless[0]!r} has no name")
+    return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,9 +166,15 @@ def load(plugins: Iterable[object] = (), discover: bool = True) -> Plugins:
     out = Plugins(manager)
     for kind in ("formats", "features", "classifiers", "strategies", "exporters", "commands"):
         registry: Registry[Any] = getattr(out, kind)
-        for owner, objects in call_each(manager, f"actsort_register_{kind}"):
-            for obj in objects:
-                registry.add(str(obj.name), obj, owner)
+        hook = f"actsort_register_{kind}"
+        for owner, objects in call_each(manager, hook):
+            try:
+                named = _named(objects)
+            except Exception as error:
+                _warn(owner, hook, error)
+                continue
+            for name, obj in named:
+                registry.add(name, obj, owner)
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -65,7 +66,8 @@ class Refitter(Generic[Job, Result]):
                 assert job is not None
                 self._done(self._run(job))
             except Exception as error:  # the thread must live on: the next label may well be fitted
-                self._failed(error)
+                with contextlib.suppress(Exception):  # also where warnings are errors
+                    self._failed(error)
             finally:
                 with self._change:
                     self._busy = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,9 +21,7 @@ from actsort_core.features.table import FeatureTable, Progress, cached_table, se
 from actsort_core.journal import Journal, fold, label_of
 from actsort_core.model import (
     CELL,
-    LABEL_CLASSES,
     NOT_CELL,
-    UNSURE,
     CandidateId,
     Curation,
     Decision,
@@ -32,8 +31,6 @@ from actsort_core.model import (
 )
 from actsort_core.refit import Refitter
 from actsort_core.store import Options, Source
-
-_ANSWERS: Mapping[Any, str] = {True: CELL, False: NOT_CELL, None: UNSURE}  # 1 and 0 are equal to True and False
 
 
 @dataclass(frozen=True)
@@ -120,6 +117,11 @@ class Session:
             if event["kind"] != "label":
                 continue
             label = label_of(event)
+            if label.value not in self.options.known_classes:
+                raise UsageError(
+                    f"{self.journal.path}: event {event['seq']} is of class {label.value!r}, which this session does not have.",
+                    f"Open it with classes that say what {label.value!r} counts as, or mend that line.",
+                )
             recording = self.recordings.get(label.candidate.recording)
             fingerprints = recording.candidate_fingerprints if recording else ()
             stored = event.get("fingerprint")
@@ -158,6 +160,7 @@ class Session:
         return f"<Session {str(self.folder)!r}: {len(self.candidates)} candidates, {len(self._current)} labelled>"
 
     def _save_options(self, **changes: Any) -> None:
+        self.journal.check_writable()
         self.options = replace(self.options, **changes)
         store.write_document(self.folder, self.sources, self.priors, self.options, self._created)
 
@@ -180,14 +183,11 @@ class Session:
 
     def _targets(self) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
         counts = {CELL: 1, NOT_CELL: 0}
-        pairs = [(self._position[c], counts[k]) for c, label in self._current.items() if (k := self._kind(label.value)) in counts]
+        kind = self.options.kind
+        pairs = [(self._position[c], counts[k]) for c, label in self._current.items() if (k := kind(label.value)) in counts]
         pairs.sort()  # the same labels give the same fit, in whatever order they came
         array = np.array(pairs, np.int64).reshape(-1, 2)
         return array[:, 0], array[:, 1].astype(np.int8)
-
-    def _kind(self, value: str) -> str:
-        """What a label counts as: cell, not_cell or unsure."""
-        return value if value in LABEL_CLASSES else self.options.classes[value]
 
     def _request(self) -> None:
         rows, y = self._targets()
@@ -239,6 +239,8 @@ class Session:
         """Put the present question off until all others are labelled; returns the next one."""
         if self._question is not None:
             self._skipped.add(self._question.candidate)
+            if self._skipped | self._current.keys() >= self._position.keys():  # once round: the others' turn again
+                self._skipped = {self._question.candidate}
             self._question = None
         return self.ask()
 
@@ -257,7 +259,7 @@ class Session:
         cut = self.options.threshold if self.options.threshold is not None else share
         x = np.zeros((n, 0), np.float32) if self._x is None else self._x
         state = strategies.QueryState(probability, share, cut, labelled, self._rank, x)
-        kinds = [self._kind(label.value) for label in self._current.values()]
+        kinds = [self.options.kind(label.value) for label in self._current.values()]
         warm = fit is not None and min(kinds.count(CELL), kinds.count(NOT_CELL)) >= 3
         if self._strategy.needs_model and not warm:
             return self.plugins.strategies["random"], state, "start"
@@ -297,10 +299,14 @@ class Session:
             The label could not be saved.
         """
         where = self.id(candidate)
-        name = self._class(value)
+        name = self.options.class_of(value)
         question = self._question if self._question and self._question.candidate == where else None
+        if where in self._current:  # a second thought, not an answer to the question
+            question = None
         if question and seconds is None:
             seconds = round(time.monotonic() - question.asked, 3)
+        if seconds is not None:
+            seconds = float(seconds) if math.isfinite(seconds) else None  # what JSON can hold
         event = self.journal.append(
             "label",
             annotator=annotator or self.annotator,
@@ -394,7 +400,7 @@ class Session:
                 number = math.ceil(round(share / 100 * len(self.candidates), 9))
             else:
                 share = number = int(labels)
-        except ValueError:
+        except (TypeError, ValueError, OverflowError):
             share = number = -1
         if share < 0 or not math.isfinite(share):
             raise UsageError(f"{labels!r} is no number of labels.", "Give a count like 40 or a share like 1%.")
@@ -406,10 +412,10 @@ class Session:
         """The candidate meant by an id, a (recording, index) pair, or an index where there is one recording."""
         key: Any = None
         index: Any = candidate
-        if isinstance(candidate, CandidateId | tuple):
-            key, index = candidate
         try:
-            out = CandidateId(self._key(key), int(index))
+            if isinstance(candidate, CandidateId | tuple):
+                key, index = candidate
+            out = CandidateId(self._key(key), operator.index(index))
         except (TypeError, ValueError):
             out = CandidateId("", -1)
         if out not in self._position:
@@ -423,16 +429,6 @@ class Session:
         if recording is None or recording not in self.recordings:
             raise UsageError(f"Which recording is meant by {recording!r}?", f"This session has: {', '.join(self.recordings)}.")
         return recording
-
-    def _class(self, value: Any) -> str:
-        if isinstance(value, np.generic):
-            value = value.item()
-        if not isinstance(value, str) and value in _ANSWERS:
-            return _ANSWERS[value]
-        if value in LABEL_CLASSES or value in self.options.classes:
-            return str(value)
-        known = ", ".join([*LABEL_CLASSES, *self.options.classes])
-        raise UsageError(f"{value!r} is no class.", f"Known: {known} (or True, False, None).")
 
     def labels(self) -> tuple[Label, ...]:
         """The labels in force, in the order of the candidates."""
@@ -460,7 +456,7 @@ class Session:
     def curations(self) -> dict[str, Curation]:
         """The decisions by recording, on all labels given so far (waits for the fit that knows them)."""
         self.wait()
-        return decide.curate(self.recordings, self.priors, self._current, self.predictions(), self._kind)
+        return decide.curate(self.recordings, self.priors, self._current, self.predictions(), self.options.kind)
 
     def decisions(self) -> tuple[Decision, ...]:
         """The final verdict on every candidate of the session: labels first, else the model, else the host."""

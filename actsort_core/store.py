@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -14,11 +15,12 @@ import numpy as np
 from actsort_core.atomic import atomic_write_json, digest
 from actsort_core.errors import ActsortError, ChangedError, FormatError, MissingFileError, UsageError
 from actsort_core.journal import FILE, Journal, now
-from actsort_core.model import Prior, Recording
+from actsort_core.model import CELL, LABEL_CLASSES, NOT_CELL, UNSURE, Prior, Recording
 
 FORMAT_VERSION = 1
 DOCUMENT = "session.json"
 _VERDICTS = {1: "+", -1: "-", 0: "0"}
+_ANSWERS: Mapping[Any, str] = {True: CELL, False: NOT_CELL, None: UNSURE}  # 1 and 0 are equal to True and False
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,32 @@ class Options:
     features: tuple[str, ...] | None = None
     threshold: float | None = None
     classes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def known_classes(self) -> tuple[str, ...]:
+        """What a label may be: ours and the lab's own."""
+        return (*LABEL_CLASSES, *self.classes)
+
+    def class_of(self, value: Any) -> str:
+        """The class meant by an answer: a class, or True / 1, False / 0, None.
+
+        Raises
+        ------
+        UsageError
+            It is none of these.
+        """
+        if isinstance(value, np.generic):
+            value = value.item()
+        with contextlib.suppress(TypeError):  # what has no hash is no answer
+            if not isinstance(value, str) and value in _ANSWERS:
+                return _ANSWERS[value]
+        if isinstance(value, str) and value in self.known_classes:
+            return value
+        raise UsageError(f"{value!r} is no class.", f"Known: {', '.join(self.known_classes)} (or True, False, None).")
+
+    def kind(self, name: str) -> str:
+        """What a class counts as: cell, not_cell or unsure."""
+        return name if name in LABEL_CLASSES else self.classes[name]
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,9 +216,11 @@ def read_document(folder: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_bytes())
         version = document["format_version"]
+        if version == FORMAT_VERSION:
+            _check_document(document)
     except FileNotFoundError:
         raise MissingFileError(f"{folder} holds no session ({DOCUMENT} is missing).", "Start one with: actsort sort PATH") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise FormatError(
             f"{path} is damaged ({type(error).__name__}: {error}).",
             f"The labels are safe in {FILE}. Move {DOCUMENT} away and open the result again with --session {folder}.",
@@ -198,6 +228,17 @@ def read_document(folder: Path) -> dict[str, Any]:
     if version != FORMAT_VERSION:
         raise FormatError(f"{path} has format version {version}; this is actsort for version {FORMAT_VERSION}.", "Update actsort.")
     return dict(document)
+
+
+def _check_document(document: Mapping[str, Any]) -> None:
+    """Meet whatever is missing in a document here, not half-way through its use."""
+    stored_options(document)
+    for row in document["sources"]:
+        for key in ("path", "relative", "format"):
+            Path(row[key])
+        for entry in row["recordings"]:
+            {entry["key"], entry["name"], *entry["candidates"].split()}
+            _prior_of(entry["prior"])
 
 
 def stored_options(document: Mapping[str, Any]) -> Options:
@@ -276,7 +317,9 @@ def first_prior(source: Source, recording: Recording, own: Path) -> Prior:
     Where a session beside the result wrote the file as it is now, that session's stored prior is taken: reading our own
     decisions back as the host's would make us learn from ourselves.
     """
-    for folder in {default_folder(source.path.absolute()), default_folder(recording.path.absolute())}:
+    # The folder above counts: a plane may have been curated together with the others.
+    paths = (source.path.absolute(), recording.path.absolute(), recording.path.absolute().parent)
+    for folder in dict.fromkeys(map(default_folder, paths)):
         if folder == own.absolute() or not is_session(folder):
             continue
         try:
@@ -284,7 +327,8 @@ def first_prior(source: Source, recording: Recording, own: Path) -> Prior:
             journal = Journal(folder, read_only=True)
         except (ActsortError, OSError):
             continue
-        written = [file for event in journal.events if event["kind"] == "written" for file in event["files"]]
+        # The intent counts: a process killed between replacing a file and writing the receipt left our decisions there too.
+        written = [file for event in journal.events if event["kind"] in ("write_started", "written") for file in event["files"]]
         ours = {file["after"] for file in written}
         # A result is a file, or a folder whose file was written: compare what is there now with what was left there.
         here = [recording.path] if recording.path.is_file() else [recording.path / Path(file["path"]).name for file in written]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from actsort_core.errors import PluginError, UsageError
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +50,16 @@ class Strategy:
     utility
         State in, ``(n,)`` float out. Labelled candidates are left out afterwards; NaN counts as the lowest.
     needs_model
-        True: until three of each class are labelled, candidates are asked at random instead (cold start).
+        True: until three of each class are labelled, candidates are asked in another way (cold start).
+    cold_start
+        Which: ``"random"``, or ``"dal"`` as published (a first question at random, then DAL).
     """
 
     name: str
     description: str
     utility: Callable[[QueryState], NDArray[np.float64]]
     needs_model: bool = True
+    cold_start: str = "random"
 
 
 def random(state: QueryState) -> NDArray[np.float64]:
@@ -72,6 +77,51 @@ def cal(state: QueryState) -> NDArray[np.float64]:
     return 1 - 2 * np.abs(state.probability - 0.5)
 
 
+def dal(state: QueryState) -> NDArray[np.float64]:
+    """Discriminative active learning: how surely a second model takes a candidate for an unlabelled one.
+
+    An L1 logistic regression learns to tell labelled from unlabelled candidates, on as many of one kind as of the other (the
+    larger kind is subsampled, as in the public MATLAB code, ``strategy_dal``; the paper oversamples the smaller). Needs at
+    least one labelled candidate.
+    """
+    return _unlabelled(state)[0]
+
+
+def dcal(weight: float = 0.5) -> Callable[[QueryState], NDArray[np.float64]]:
+    """Discriminative-confidence active learning: ``w d + (1 - w) c``, with c of `cal` and d of `dal`.
+
+    Parameters
+    ----------
+    weight
+        w0 in [0, 1]. ``w = w0 * 2 (a - 0.5)``, where a is the share of all candidates that DAL's model puts rightly among the
+        labelled or the unlabelled (NeurIPS 2024 paper; ``strategy_dcal`` in the public MATLAB code, whose app has w0 = 0.5).
+    """
+
+    def utility(state: QueryState) -> NDArray[np.float64]:
+        d, accuracy = _unlabelled(state)
+        w = weight * 2 * (accuracy - 0.5)
+        return w * d + (1 - w) * cal(state)
+
+    return utility
+
+
+def _unlabelled(state: QueryState) -> tuple[NDArray[np.float64], float]:
+    """DAL's probability of being unlabelled, ``(n,)``, and the accuracy of its model over all candidates."""
+    from actsort_core.classifiers import L1LogisticClassifier  # loads scikit-learn
+
+    labelled = state.labelled
+    n_each = min(int(labelled.sum()), int((~labelled).sum()))
+    if n_each == 0:
+        return np.full(len(labelled), np.nan), 0.5
+    # A subsample that is drawn anew after each label, fixed by the seed, and the same for whatever order the candidates have.
+    draw = np.random.default_rng(int(labelled.sum())).permutation(len(labelled))[state.rank]
+    by_draw = np.argsort(draw)
+    rows = np.concatenate([by_draw[labelled[by_draw]][:n_each], by_draw[~labelled[by_draw]][:n_each]])
+    model = L1LogisticClassifier().fit(state.features[rows], labelled[rows])
+    known = model.predict_proba(state.features)[:, 1]
+    return 1 - known, float(np.mean((known > 0.5) == labelled))
+
+
 def nearest_pi(state: QueryState) -> NDArray[np.float64]:
     """The candidate nearest to pi, the mean predicted probability: where the decisions are cut by default."""
     return -np.abs(state.probability - state.share)
@@ -79,20 +129,52 @@ def nearest_pi(state: QueryState) -> NDArray[np.float64]:
 
 BUILTIN = (
     Strategy("nearest_pi", "closest to the estimated share of cells, where decisions are cut (default)", nearest_pi),
-    Strategy("cal", "least confident, closest to 0.5 (published as CAL)", cal),
+    Strategy("cal", "least confident, closest to 0.5 (published as CAL)", cal, cold_start="dal"),
+    Strategy("dal", "least like what is labelled already (published as DAL)", dal, cold_start="dal"),
+    Strategy("dcal", "both, weighted (published as DCAL, weight 0.5; dcal-0.3 for another)", dcal(), cold_start="dal"),
     Strategy("random", "in a random order", random, needs_model=False),
     Strategy("first_to_last", "in file order", first_to_last, needs_model=False),
 )
+
+
+def find(registered: Mapping[str, Strategy], name: str) -> Strategy:
+    """A strategy by its name; ``dcal-W`` is DCAL with the weight W.
+
+    Raises
+    ------
+    UnknownNameError
+        There is none of that name.
+    UsageError
+        The weight is no number from 0 to 1.
+    """
+    if name.startswith("dcal-") and name not in registered:
+        try:
+            weight = float(name[5:])
+        except ValueError:
+            weight = -1.0
+        if not 0 <= weight <= 1:
+            raise UsageError(f"{name!r} has no weight from 0 to 1.", "Write for example dcal-0.5.")
+        return replace(registered["dcal"], name=name, utility=dcal(weight))
+    return registered[name]
 
 
 def best(strategy: Strategy, state: QueryState, n: int) -> NDArray[np.int64]:
     """Positions of the `n` unlabelled candidates with the highest utility, best first; ties by the seed's random rank.
 
     Ties matter: candidates with equal features must not be asked in file order, or the sample would be biased.
+
+    Raises
+    ------
+    PluginError
+        The strategy failed, or did not return one utility per candidate.
     """
-    utility = np.asarray(strategy.utility(state), np.float64)
+    advice = "Choose another with --strategy."
+    try:
+        utility = np.asarray(strategy.utility(state), np.float64)
+    except Exception as error:
+        raise PluginError(f"Strategy {strategy.name!r} failed ({type(error).__name__}: {error}).", advice) from error
     if utility.shape != state.labelled.shape:
-        raise ValueError(f"strategy {strategy.name!r} returned shape {utility.shape} for {state.labelled.shape} candidates")
+        raise PluginError(f"Strategy {strategy.name!r} returned shape {utility.shape} for {len(state.labelled)} candidates.", advice)
     utility = np.where(np.isnan(utility), -np.inf, utility)
     order = np.lexsort((state.rank, -utility))
     return order[~state.labelled[order]][:n]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -11,6 +13,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from actsort_core.errors import PluginError
 from actsort_core.model import CELL, NOT_CELL, UNSURE, CandidateId, Recording
 from actsort_core.session import Session
 
@@ -163,6 +166,8 @@ def sort_by_hand(session: Session, goal: int | None) -> None:
     """
     font = font_for(sys.stdout.encoding)
     click.echo(keys_help())
+    with contextlib.suppress(PluginError):  # so that a resumed session asks what the model asks; later no key waits for a fit
+        session.wait(5)
     while goal is None or len(session.labels()) < goal:
         candidate = session.ask()
         if candidate is None:
@@ -193,10 +198,23 @@ def sort_by_hand(session: Session, goal: int | None) -> None:
             click.echo(f"nothing to {action}" if touched is None else f"-> {action}: {touched.recording}, candidate {touched.index}")
 
 
+def first_key(keys: str) -> str:
+    """The first of several keys that arrived at once: those after it were pressed before their candidate was shown."""
+    if keys[:1] in ("\x1b", "\xe0"):  # a key that sends several characters
+        sequence = re.match(r"\x1b[\[O][0-9;]*[A-Za-z~]|\xe0.", keys)
+        return sequence.group() if sequence else keys
+    return keys[:1]
+
+
 def _read_key() -> str:
     """One key press; from a pipe one character a key, its end meaning quit."""
+    if sys.stdin is None:
+        return "q"
     if sys.stdin.isatty():
-        return click.getchar()
+        try:
+            return first_key(click.getchar())
+        except EOFError:  # control-D
+            return "q"
     while True:
         key = sys.stdin.read(1)
         if key != "\n":

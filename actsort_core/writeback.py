@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actsort_core.atomic import atomic_write_json, backup, clear_leftovers, commit, digest, held, staged
+from actsort_core.atomic import as_json, backup, clear_leftovers, commit, digest, held, staged
 from actsort_core.errors import ActsortError, ChangedError, MissingFileError, WriteError
 from actsort_core.formats import Format, WritePlan, read_with
 from actsort_core.journal import Journal, now
@@ -135,7 +135,20 @@ def plan_source(source: Source, fmt: Format, curations: Mapping[str, Curation]) 
     """Plan the write-back of one source against what is on disk now."""
     fresh = reread(source, fmt)
     differences = tuple(difference(fresh[key], key, curations[key]) for key in fresh)
-    return fmt.plan(list(fresh.values()), [curations[key] for key in fresh]), differences
+    with _told_apart(f"The format {fmt.name!r} could not plan the change of {source.path}"):
+        plan = fmt.plan(list(fresh.values()), [curations[key] for key in fresh])
+    return plan, differences
+
+
+@contextlib.contextmanager
+def _told_apart(what: str) -> Iterator[None]:
+    """Whatever a format raises on purpose passes; a mistake in it becomes an error that says that nothing was changed."""
+    try:
+        yield
+    except (ActsortError, OSError):
+        raise
+    except Exception as error:
+        raise WriteError(f"{what} ({type(error).__name__}: {error}).", "Nothing was changed. Please report this.") from error
 
 
 @dataclass(frozen=True)
@@ -212,6 +225,7 @@ def write_back(
     notes = tuple(dict.fromkeys(note for plan, _ in plans for note in plan.notes))
     if dry_run:
         return WriteReport(differences, (), planned, {}, stale, notes)
+    journal.check_writable()
     folder = folder.resolve()
     receipts = _receipts(journal, folder)
     files: list[dict[str, Any]] = []
@@ -223,7 +237,8 @@ def write_back(
                 raise WriteError(f"{path} is write-protected.", "Nothing was changed. Make it writable if these decisions may replace its.")
             clear_leftovers(path)
             tmp = stack.enter_context(staged(path))
-            edit.stage(tmp)
+            with _told_apart(f"{path} could not be written"):
+                edit.stage(tmp)
             temporary.append((tmp, path))
         for tmp, path in temporary:
             before, known = digest(path), receipts.get(path)
@@ -231,25 +246,31 @@ def write_back(
             if known and before in known.ours:
                 kept = known.backup
             else:
-                kept = backup(path, folder / "backups").relative_to(folder).as_posix() if before else ""
+                several = sum(other.name == path.name for _, other in temporary) > 1  # iscell.npy of each plane
+                name = f"{path.parent.name}-{path.name}" if several else path.name
+                kept = backup(path, folder / "backups", name).relative_to(folder).as_posix() if before else ""
             relative = os.path.relpath(path, folder)
             files.append({"path": str(path), "relative": relative, "before": before, "after": digest(tmp), "backup": kept})
-        undo = [stack.enter_context(held(path)) for _, path in temporary]
+        # curation.json is staged with the others: a disk that is full is met before anything is replaced.
+        told = folder / CURATION
+        tmp_told = stack.enter_context(staged(told))
+        tmp_told.write_bytes(as_json(curation_document(sources, curations, files)))
+        counts = {key: {"accepted": int(c.accepted.sum()), "rejected": int((~c.accepted).sum())} for key, c in curations.items()}
+        undo = [stack.enter_context(held(path)) for path in (*(path for _, path in temporary), told)]
         journal.append("write_started", files=files)
         try:
             for tmp, path in temporary:
                 commit(tmp, path)
             _verify(sources, formats, curations)
+            commit(tmp_told, told)
+            journal.append("written", files=files, counts=counts)
         except BaseException as error:
-            for put_back in undo:
-                put_back()
-            journal.append("write_undone", files=[file["relative"] for file in files])
+            _put_all_back(undo, files)
+            with contextlib.suppress(ActsortError):  # a full disk: the intent alone does no harm, contents tell what is there
+                journal.append("write_undone", files=[file["relative"] for file in files])
             if isinstance(error, ActsortError) or not isinstance(error, Exception):
                 raise
             raise WriteError(f"Writing failed ({type(error).__name__}: {error}).", "The files were put back as they were.") from error
-    counts = {key: {"accepted": int(c.accepted.sum()), "rejected": int((~c.accepted).sum())} for key, c in curations.items()}
-    journal.append("written", files=files, counts=counts)
-    atomic_write_json(folder / CURATION, curation_document(sources, curations, files))
     backups = {Path(file["path"]): folder / file["backup"] for file in files if file["backup"]}
     resolved = {edit.path: edit.path.resolve() for edit in edits}
     return WriteReport(
@@ -271,6 +292,18 @@ def _verify(sources: Sequence[Source], formats: Mapping[str, Format], curations:
                     f"{recording.path} did not read back as written: {len(wrong)} verdicts differ (first: candidate {wrong[0]}).",
                     "The files were put back as they were. Please report this.",
                 )
+
+
+def _put_all_back(undo: Sequence[Callable[[], None]], files: Sequence[Mapping[str, Any]]) -> None:
+    """Undo a write that failed, every file of it, and say so where one cannot be put back."""
+    lost = []
+    for put_back, file in zip(undo, [*files, {"path": CURATION, "backup": ""}], strict=True):
+        try:
+            put_back()
+        except OSError as error:
+            lost.append(f"{file['path']} ({error.strerror}; its former content: {file['backup'] or 'there was none'})")
+    if lost:
+        raise WriteError(f"Writing failed, and these files could not be put back: {', '.join(lost)}.", "See: actsort restore.")
 
 
 def _put_back(path: Path, kept: Path | None) -> None:
@@ -306,6 +339,7 @@ def restore(folder: Path, journal: Journal, force: bool = False) -> tuple[Path, 
     ChangedError
         A file changed after the write-back, and `force` is not given. Nothing is changed.
     """
+    journal.check_writable()
     folder = folder.resolve()
     receipts = _receipts(journal, folder)
     if not receipts:

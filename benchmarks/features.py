@@ -11,12 +11,12 @@ import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import numpy as np  # noqa: E402 - after the number of threads is set
-import scipy.fft  # noqa: E402
+import numpy as np
+import scipy.fft
 
-from actsort_core import plugins  # noqa: E402
-from actsort_core.features.table import compute_table, select  # noqa: E402
-from actsort_core.simulate import simulate  # noqa: E402
+from actsort_core import plugins
+from actsort_core.features.table import compute_table, select
+from actsort_core.simulate import simulate
 
 
 def main() -> None:

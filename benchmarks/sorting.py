@@ -1,7 +1,6 @@
 """Balanced accuracy of the decisions after N labels, over seeds, beside the toolkit's own verdicts.
 
-    python benchmarks/sorting.py                                      # the two examples that ship
-    python benchmarks/sorting.py RESULT TRUTH --labels 40 60 --seeds 8
+Without arguments, for the two examples that ship; with RESULT TRUTH [--labels 40 60] [--seeds 8], for that result.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def select(groups: Mapping[str, FeatureGroup], names: Sequence[str] | None) -> t
         return tuple(chosen)
     plain = [name for name in names if name[:1] not in "+-"]
     if plain:
-        chosen = [groups[name] for name in plain]
+        chosen = [groups[name] for name in dict.fromkeys(plain)]
     for name in names:
         if name.startswith("+") and groups[name[1:]] not in chosen:
             chosen.append(groups[name[1:]])
@@ -111,7 +111,7 @@ def compute_table(recording: Recording, groups: Sequence[FeatureGroup], progress
         watched = replace(recording, traces=_Watched(recording.traces, partial(tell, group.name)))
         try:
             with np.errstate(all="ignore"):
-                found = group.compute(watched)
+                found = _checked(group, group.compute(watched), recording.n_cells)
         except ActsortError:
             raise
         except Exception as error:
@@ -119,7 +119,10 @@ def compute_table(recording: Recording, groups: Sequence[FeatureGroup], progress
                 f"Feature group {group.name!r} failed on {recording.path} ({type(error).__name__}: {error}).",
                 f"Leave it out with --features=-{group.name}.",
             ) from error
-        columns.update(_checked(group, found, recording.n_cells))
+        twice = sorted(columns.keys() & found.keys())
+        if twice:
+            raise PluginError(f"Feature group {group.name!r} computes {twice[0]!r}, as another group does.", "Rename one of them.")
+        columns.update(found)
         tell(group.name, recording.n_cells, recording.n_cells)
     names = tuple(sorted(columns))
     values = np.column_stack([columns[n] for n in names]) if names else np.zeros((recording.n_cells, 0), np.float32)
@@ -171,7 +174,7 @@ def cached_table(recording: Recording, groups: Sequence[FeatureGroup], stem: Pat
         return compute_table(recording, groups, progress)
     key = content_key(recording, groups)
     array, index = stem.with_name(stem.name + ".npy"), stem.with_name(stem.name + ".json")
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):  # whatever a damaged cache raises
         stored = json.loads(index.read_text())
         if stored["key"] == key:
             values = np.load(array, allow_pickle=False)

@@ -42,6 +42,7 @@ def trace_features(traces: TraceArray, fps: float | None = None) -> Features:
     -------
     dict of (n_cells,) float32 arrays, in order of `TRACE_FEATURES`
         log_snr : ln of (99.5 % quantile - median) / noise; noise = 1.4826 median |difference of frames| / sqrt 2 (FEATURES 1).
+            Noise is at least a thousandth of the peak and of the standard deviation: a denoised trace has none.
         trace_skewness : third standardised moment; transients point up.
         rise_asymmetry : E[s^3] / E[s^2]^1.5, s = change over three frames of the mean of three frames; calcium rises
             faster than it falls, motion and flicker do not.
