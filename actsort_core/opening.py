@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from actsort_core import plugins as plugin_module
-from actsort_core import store
+from actsort_core import store, strategies
 from actsort_core.errors import MissingFileError, UsageError, WriteError
 from actsort_core.features.table import Progress
 from actsort_core.formats import find_format, read_with
@@ -176,7 +176,7 @@ def _changes(
             raise UsageError(f"A seed is a whole number from 0, not {seed}.")
         changes["seed"] = seed
     if strategy is not None:
-        changes["strategy"] = registered.strategies[strategy].name
+        changes["strategy"] = strategies.find(registered.strategies, strategy).name
     if classifier is not None:
         changes["classifier"] = registered.classifiers[classifier].name
     if features is not None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actsort_core import decide, learn, plugins, store, strategies, writeback
-from actsort_core.errors import CandidateError, ChangedError, PluginError, PluginWarning, UsageError
+from actsort_core.errors import ActsortError, CandidateError, PluginError, PluginWarning, UsageError
 from actsort_core.features.table import FeatureTable, Progress, cached_table, select
 from actsort_core.journal import Journal, fold, label_of
 from actsort_core.model import (
@@ -46,7 +46,18 @@ class _Question:
 class _Job:
     rows: NDArray[np.int64]
     y: NDArray[np.int8]
+    labelled: NDArray[np.bool_]
     seq: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Outcome:
+    """What one run in the background found: the model, and in which order its strategy would ask."""
+
+    fit: learn.Fit | None
+    order: NDArray[np.int64]
+    strategy: str
+    reason: str
 
 
 class Session:
@@ -94,43 +105,25 @@ class Session:
         self.candidates = tuple(CandidateId(key, i) for key, r in self.recordings.items() for i in range(r.n_cells))
         self._position = {candidate: i for i, candidate in enumerate(self.candidates)}
         self._labels = fold(journal.events)
-        self._check_labels()
+        store.check_labels(journal, self.recordings, options)
         self._current = self._labels.current()
         self._tables: dict[str, FeatureTable] = {}
         self._x: NDArray[np.float32] | None = None
         self.feature_names: tuple[str, ...] = ()
-        self._fit: learn.Fit | None = None
         self._fit_error: Exception | None = None
         self._question: _Question | None = None
         self._skipped: set[CandidateId] = set()
         self._groups = select(registered.features, options.features)
-        self._strategy = registered.strategies[options.strategy]
+        self._strategy = strategies.find(registered.strategies, options.strategy)
         self._classifier = registered.classifiers[options.classifier]
         self._rank = np.argsort(np.random.default_rng(options.seed).permutation(len(self.candidates)))
-        self._refitter: Refitter[_Job, learn.Fit | None] = Refitter(self._run, self._fitted, self._failed)
-        self._closed = False
+        self._labelled = np.zeros(len(self.candidates), bool)
+        self._labelled[[self._position[c] for c in self._current]] = True
+        self._outcome = _Outcome(None, np.argsort(self._rank), "random", "start")  # until the first run is done
+        self._refitter: Refitter[_Job, _Outcome] = Refitter(self._run, self._ran, self._failed)
+        self._prepared = self._closed = False
 
     # ---- opening and closing
-
-    def _check_labels(self) -> None:
-        for event in self.journal.events:
-            if event["kind"] != "label":
-                continue
-            label = label_of(event)
-            if label.value not in self.options.known_classes:
-                raise UsageError(
-                    f"{self.journal.path}: event {event['seq']} is of class {label.value!r}, which this session does not have.",
-                    f"Open it with classes that say what {label.value!r} counts as, or mend that line.",
-                )
-            recording = self.recordings.get(label.candidate.recording)
-            fingerprints = recording.candidate_fingerprints if recording else ()
-            stored = event.get("fingerprint")
-            if not 0 <= label.candidate.index < len(fingerprints) or fingerprints[label.candidate.index] != stored:
-                raise ChangedError(
-                    f"{self.journal.path}: event {event['seq']} labels candidate {label.candidate.index} of "
-                    f"{label.candidate.recording!r}, which is not the candidate there now.",
-                    "The result changed, or the journal belongs to another. Put the old result back, or start another with --session.",
-                )
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Compute (or load) the features and start the first fit, so that labelling never has to wait for them.
@@ -142,6 +135,12 @@ class Session:
         """
         self._matrix(progress)
         self._classifier.make()  # imports what it needs now, not between two labels
+        self._prepared = True
+        nothing = np.zeros(0, np.int64)
+        try:  # an order to ask in until the first fit is done
+            self._outcome = self._run(_Job(nothing, nothing.astype(np.int8), self._labelled.copy(), 0))
+        except PluginError as error:
+            self._failed(error)
         self._request()
 
     def close(self) -> None:
@@ -190,17 +189,26 @@ class Session:
         return array[:, 0], array[:, 1].astype(np.int8)
 
     def _request(self) -> None:
+        if not self._prepared:  # somebody only wants to undo, or to look: the first `wait` catches up
+            return
         rows, y = self._targets()
-        self._refitter.submit(_Job(rows, y, self.journal.events[-1]["seq"] if self.journal.events else 0))
+        self._refitter.submit(_Job(rows, y, self._labelled.copy(), self.journal.events[-1]["seq"] if self.journal.events else 0))
 
-    def _run(self, job: _Job) -> learn.Fit | None:
-        if not learn.enough(job.y):
-            return None
-        return learn.fit(self._classifier, self._matrix(), job.rows, job.y, job.seq)
+    def _run(self, job: _Job) -> _Outcome:
+        """Fit on the labels of `job` and put the other candidates in the order in which they should be asked."""
+        x = self._matrix()
+        fit = learn.fit(self._classifier, x, job.rows, job.y, job.seq) if learn.enough(job.y) else None
+        probability = np.full(len(x), np.nan) if fit is None else fit.probability
+        share = math.nan if fit is None else fit.share
+        cut = self.options.threshold if self.options.threshold is not None else share
+        state = strategies.QueryState(probability, share, cut, job.labelled, self._rank, x)
+        warm = fit is not None and min(int((job.y == 1).sum()), int((job.y == 0).sum())) >= 3
+        strategy, reason = strategies.in_force(self._strategy, self.plugins.strategies, state, warm)
+        return _Outcome(fit, strategies.best(strategy, state, len(x)), strategy.name, reason)
 
-    def _fitted(self, fit: learn.Fit | None) -> None:
-        self._fit, self._fit_error = fit, None
-        if fit is not None and not self._closed:
+    def _ran(self, outcome: _Outcome) -> None:
+        self._outcome, self._fit_error = outcome, None
+        if outcome.fit is not None and not self._closed:
             plugins.call_each(self.plugins.manager, "actsort_model_fitted", session=self, predictions=self.predictions())
 
     def _failed(self, error: Exception) -> None:
@@ -215,12 +223,17 @@ class Session:
         PluginError
             The last fit failed.
         """
+        if not self._prepared:
+            self.prepare()
         done = self._refitter.wait(timeout)
-        if done and self._fit_error is not None:
+        error = self._fit_error
+        if done and isinstance(error, ActsortError):
+            raise PluginError(error.what, f"Your labels are safe. {error.hint}") from error
+        if done and error is not None:
             raise PluginError(
-                f"Classifier {self._classifier.name!r} failed ({type(self._fit_error).__name__}: {self._fit_error}).",
+                f"Classifier {self._classifier.name!r} failed ({type(error).__name__}: {error}).",
                 "Your labels are safe. Choose another with --classifier.",
-            ) from self._fit_error
+            ) from error
         return done
 
     # ---- asking and labelling
@@ -245,30 +258,18 @@ class Session:
         return self.ask()
 
     def queue(self, n: int) -> tuple[CandidateId, ...]:
-        """The `n` candidates that would be asked next, by the present fit."""
-        strategy, state, _ = self._plan()
-        return tuple(self.candidates[i] for i in strategies.best(strategy, state, n))
-
-    def _plan(self) -> tuple[strategies.Strategy, strategies.QueryState, str]:
-        fit = self._fit
-        n = len(self.candidates)
-        labelled = np.zeros(n, bool)
-        labelled[[self._position[c] for c in self._current]] = True
-        probability = np.full(n, np.nan) if fit is None else fit.probability
-        share = math.nan if fit is None else fit.share
-        cut = self.options.threshold if self.options.threshold is not None else share
-        x = np.zeros((n, 0), np.float32) if self._x is None else self._x
-        state = strategies.QueryState(probability, share, cut, labelled, self._rank, x)
-        kinds = [self.options.kind(label.value) for label in self._current.values()]
-        warm = fit is not None and min(kinds.count(CELL), kinds.count(NOT_CELL)) >= 3
-        if self._strategy.needs_model and not warm:
-            return self.plugins.strategies["random"], state, "start"
-        return self._strategy, state, "active" if self._strategy.needs_model else "start"
+        """The `n` candidates that would be asked next, by the latest fit."""
+        order = self._outcome.order
+        found = order[~self._labelled[order]][:n]
+        if len(found) < n:  # undone since then, so not in that order
+            rest = np.flatnonzero(~self._labelled)
+            rest = np.setdiff1d(rest, found)
+            found = np.concatenate([found, rest[np.argsort(self._rank[rest])]])[:n]
+        return tuple(self.candidates[i] for i in found)
 
     def _as_question(self, candidate: CandidateId) -> _Question:
-        strategy, state, reason = self._plan()
-        p = float(state.probability[self._position[candidate]])
-        return _Question(candidate, strategy.name, reason, None if math.isnan(p) else p, time.monotonic())
+        outcome = self._outcome
+        return _Question(candidate, outcome.strategy, outcome.reason, self._probability_of(candidate), time.monotonic())
 
     def label(
         self,
@@ -324,7 +325,8 @@ class Session:
         return label_of(event)
 
     def _probability_of(self, candidate: CandidateId) -> float | None:
-        return None if self._fit is None else float(self._fit.probability[self._position[candidate]])
+        fit = self._outcome.fit
+        return None if fit is None else float(fit.probability[self._position[candidate]])
 
     def undo(self) -> CandidateId | None:
         """Take back this annotator's latest label; it is asked again next. None when there is nothing to undo."""
@@ -357,6 +359,7 @@ class Session:
                 self._current.pop(candidate, None)
             else:
                 self._current[candidate] = label
+            self._labelled[self._position[candidate]] = label is not None
             plugins.call_each(self.plugins.manager, "actsort_labels_changed", session=self, labels=[label] if label else [])
         self._request()
         self._refitter.wait(self.refit_wait)
@@ -436,7 +439,7 @@ class Session:
 
     def predictions(self) -> Predictions:
         """What the model says of every candidate; ``n_labels`` tells how many labels it knew. Does not wait for a fit."""
-        fit = self._fit
+        fit = self._outcome.fit
         if fit is None:
             return Predictions(self.candidates, np.full(len(self.candidates), np.nan), math.nan, math.nan, 0)
         cut = fit.share if self.options.threshold is None else self.options.threshold

@@ -14,7 +14,7 @@ import numpy as np
 
 from actsort_core.atomic import atomic_write_json, digest
 from actsort_core.errors import ActsortError, ChangedError, FormatError, MissingFileError, UsageError
-from actsort_core.journal import FILE, Journal, now
+from actsort_core.journal import FILE, Journal, label_of, now
 from actsort_core.model import CELL, LABEL_CLASSES, NOT_CELL, UNSURE, Prior, Recording
 
 FORMAT_VERSION = 1
@@ -309,6 +309,35 @@ def match(document: Mapping[str, Any], sources: Sequence[Source]) -> tuple[tuple
         by_source[position[id(source)]][entry["key"]] = recording
         priors[entry["key"]] = _prior_of(entry["prior"])
     return tuple(Source(s.path, s.format, r) for s, r in zip(sources, by_source, strict=True)), priors
+
+
+def check_labels(journal: Journal, recordings: Mapping[str, Recording], options: Options) -> None:
+    """Make sure that every label of a journal is about a candidate that is there, and of a class the session has.
+
+    Raises
+    ------
+    ChangedError
+        A candidate is not the one that was labelled.
+    UsageError
+        A class is not known.
+    """
+    for event in journal.events:
+        if event["kind"] != "label":
+            continue
+        label = label_of(event)
+        if label.value not in options.known_classes:
+            raise UsageError(
+                f"{journal.path}: event {event['seq']} is of class {label.value!r}, which this session does not have.",
+                f"Open it with classes that say what {label.value!r} counts as, or mend that line.",
+            )
+        recording = recordings.get(label.candidate.recording)
+        fingerprints = recording.candidate_fingerprints if recording else ()
+        if not 0 <= label.candidate.index < len(fingerprints) or fingerprints[label.candidate.index] != event.get("fingerprint"):
+            raise ChangedError(
+                f"{journal.path}: event {event['seq']} labels candidate {label.candidate.index} of "
+                f"{label.candidate.recording!r}, which is not the candidate there now.",
+                "The result changed, or the journal belongs to another. Put the old result back, or start another with --session.",
+            )
 
 
 def first_prior(source: Source, recording: Recording, own: Path) -> Prior:

@@ -158,6 +158,23 @@ def find(registered: Mapping[str, Strategy], name: str) -> Strategy:
     return registered[name]
 
 
+def in_force(strategy: Strategy, registered: Mapping[str, Strategy], state: QueryState, warm: bool) -> tuple[Strategy, str]:
+    """Which strategy asks now, and the reason the journal gives for its questions: its cold start, or the strategy itself.
+
+    Parameters
+    ----------
+    strategy, registered
+        What was chosen, and all there are.
+    state
+        Of the session; a cold start by DAL needs something labelled.
+    warm
+        Whether there is a model and three labels of each class.
+    """
+    if strategy.needs_model and not warm:
+        return registered[strategy.cold_start if state.labelled.any() else "random"], "start"
+    return strategy, "active" if strategy.needs_model else "start"
+
+
 def best(strategy: Strategy, state: QueryState, n: int) -> NDArray[np.int64]:
     """Positions of the `n` unlabelled candidates with the highest utility, best first; ties by the seed's random rank.
 
