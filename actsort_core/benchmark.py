@@ -151,8 +151,8 @@ def replay(
     by_name: Mapping[str, strategies.Strategy],
     seed: int,
     goal: int,
-) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """One run: after each label from the sixth to `goal`, the number of labels and the probabilities of all candidates.
+) -> Iterator[tuple[int, NDArray[np.float64], NDArray[np.bool_]]]:
+    """One run: after each label from the sixth to `goal`, how many there are, the probabilities of all candidates, who is labelled.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ def replay(
     while True:
         rows = np.sort(np.array(asked))
         fit = learn.fit(spec, x, rows, (choices[rows] > 0).astype(np.int8))
-        yield len(asked), fit.probability
+        yield len(asked), fit.probability, labelled & (choices != 0)
         if len(asked) >= goal or labelled.all():
             return
         state = strategies.QueryState(fit.probability, fit.share, fit.share, labelled, rank, x)
@@ -224,7 +224,7 @@ def _run(task: _Task) -> tuple[_Task, dict[str, dict[int, dict[str, float]]]]:
     x = _shared["scaled"][task.recording, task.entry.clip]
     out: dict[str, dict[int, dict[str, float]]] = {name: {} for name, _ in task.entry.thresholds}
     reached = dict.fromkeys(out, False)
-    for n, p in replay(x, choices, strategy, spec, plugins.strategies, task.seed, max(goals)):
+    for n, p, _ in replay(x, choices, strategy, spec, plugins.strategies, task.seed, max(goals)):
         due = [i for i, goal in enumerate(goals) if goal == n]
         area = auc(p, truth) if due else math.nan
         for name, threshold in task.entry.thresholds:

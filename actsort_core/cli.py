@@ -34,7 +34,7 @@ class _Group(click.Group):
         return [*self.commands, *_plugin_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return self.commands.get(cmd_name) or _plugin_commands(ctx).get(cmd_name)
+        return self.commands.get(cmd_name) or dict(_plugins(ctx).commands).get(cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -85,7 +85,7 @@ def _warn(message: Warning | str, category: type[Warning], filename: str, lineno
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="actsort")
 def main() -> None:
-    """Sort the cell candidates of Suite2p and CaImAn by answering a few questions.
+    """Sort the cell candidates of Suite2p, CaImAn and CNMF-E by answering a few questions.
 
     ActSort asks about the candidates that teach it most, sorts the rest, and writes the decisions into the files of your toolkit.
 
@@ -96,7 +96,8 @@ def main() -> None:
       actsort write PATH            write it (a backup is kept)
       actsort restore PATH          put the files back as they were
 
-    PATH is a Suite2p folder (suite2p or suite2p/plane0), a CaImAn .hdf5 file, or, after the first sort, the session's folder.
+    PATH is a Suite2p folder (suite2p or suite2p/plane0), a CaImAn .hdf5 or a CNMF-E .mat file, or, after the first sort, the
+    session's folder.
     """  # noqa: D301 - click wants a real \b, which a raw string would not give it
     warnings.showwarning = _warn
 

@@ -109,6 +109,8 @@ def run(
             asked = len(session.labels())
             report = session.write()
             ours, host = balanced_accuracy(accepted, truth), balanced_accuracy(prior, truth)
+            if not any(p.verdict.any() for p in session.priors.values()):
+                host = None
         share = asked / max(1, len(truth))
         say(f"\n{case.title}: {len(truth)} candidates, {int((truth == 1).sum())} of them cells")
         say(f"  labels asked:                                      {asked} ({share:.0%})")
@@ -123,7 +125,7 @@ def run(
         say(f"  all decisions, who made them and when: {_near(session.folder / 'curation.json')}")
         say(f"  to undo: actsort restore {_near(session.folder)}")
     say(
-        "\nYour own file: a Suite2p folder (suite2p or suite2p/plane0) or a CaImAn .hdf5:\n"
+        "\nYour own file: a Suite2p folder (suite2p or suite2p/plane0), a CaImAn .hdf5 or a CNMF-E .mat:\n"
         "  actsort sort PATH              you are asked in the terminal; stop and go on whenever you like\n"
         "  actsort status PATH            how far it is\n"
         "  actsort write PATH --dry-run   what would change in the toolkit's files\n"
@@ -132,7 +134,7 @@ def run(
 
 
 def _figure(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.3f}"
+    return "none, it says nothing about any candidate" if value is None else f"{value:.3f}"
 
 
 def _near(path: Path) -> Path:

@@ -110,7 +110,7 @@ def sort_document(session: Session, truth: NDArray[np.int8] | None, report: Writ
         "written": [str(path) for path in report.written] if report else [],
         "backups": [str(path) for path in report.backups.values()] if report else [],
         "stale": [str(path) for path, _ in report.stale] if report else [],
-        "notes": session.notes,
+        "notes": [*session.notes, *(report.notes if report else ())],
     }
 
 

@@ -95,7 +95,7 @@ def test_the_demo_output_in_the_readme_is_what_the_demo_prints(tmp_path):
     (shown,) = [block for block in blocks("") if "annotator" in block]
     figures = r"(labels asked|balanced accuracy|the same for).*"
     assert [m.group() for m in re.finditer(figures, shown)] == [m.group() for m in re.finditer(figures, printed)]
-    assert len(re.findall("balanced accuracy", shown)) == 2
+    assert len(re.findall("balanced accuracy", shown)) == 3
 
 
 def test_files_the_readme_points_to_exist():
