@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 @hookimpl
 def actsort_register_features() -> Sequence[FeatureGroup]:
     """The core's feature groups."""
-    from actsort_core.features import footprints, host, neighbours, traces
+    from actsort_core.features import footprints, host, neighbours, published_footprints, traces
 
-    return [traces.GROUP, footprints.GROUP, neighbours.GROUP, host.GROUP, host.VERDICT]
+    return [traces.GROUP, footprints.GROUP, neighbours.GROUP, host.GROUP, host.VERDICT, *published_footprints.GROUPS]
 
 
 @hookimpl

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import warnings
@@ -12,19 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actsort_core import __version__
+from actsort_core import __version__, cli_evidence
+from actsort_core.cli_common import PATH, json_option, plugins_of, progress_bar, say_json
 from actsort_core.errors import ActsortError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from actsort_core.features.table import Progress
-    from actsort_core.plugins import Plugins
     from actsort_core.session import Session
 
 DEBUG = "ACTSORT_DEBUG"
 ORACLE_LABELS = 40  # what an oracle is asked when nobody says how many
-
-_PATH = click.Path(path_type=Path)
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 
 
 class _Group(click.Group):
@@ -34,7 +29,7 @@ class _Group(click.Group):
         return [*self.commands, *_plugin_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return self.commands.get(cmd_name) or dict(_plugins(ctx).commands).get(cmd_name)
+        return self.commands.get(cmd_name) or dict(plugins_of(ctx).commands).get(cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -65,17 +60,7 @@ def _plugin_commands(ctx: click.Context) -> dict[str, click.Command]:
 
     # Plug-ins are loaded for their commands only where some other distribution brings any: help stays immediate.
     foreign = [entry for entry in entry_points(group="actsort") if not entry.dist or entry.dist.name != "actsort"]
-    return dict(_plugins(ctx).commands) if foreign else {}
-
-
-def _plugins(ctx: click.Context) -> Plugins:
-    root = ctx.find_root()
-    if root.obj is None:
-        from actsort_core.plugins import load
-
-        root.obj = load()
-    loaded: Plugins = root.obj
-    return loaded
+    return dict(plugins_of(ctx).commands) if foreign else {}
 
 
 def _warn(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: str | None = None) -> None:
@@ -102,45 +87,20 @@ def main() -> None:
     warnings.showwarning = _warn
 
 
-def _say_json(document: Any) -> None:
-    click.echo(json.dumps(document, allow_nan=False))
-
-
-def _progress(title: str) -> Progress:
-    """A progress bar on stderr, shown once it has taken two seconds."""
-    from tqdm import tqdm
-
-    state: dict[str, Any] = {}
-
-    def tell(name: str, done: int, total: int) -> None:
-        if state.get("name") != name:
-            if "bar" in state:
-                state["bar"].close()
-            state.update(
-                name=name, bar=tqdm(total=total, desc=f"{title}: {name} features", unit="cells", delay=2, leave=False, file=sys.stderr)
-            )
-        bar = state["bar"]
-        bar.update(max(0, done - bar.n))
-        if done >= total:
-            bar.close()
-
-    return tell
-
-
 @main.command()
-@click.argument("path", type=_PATH)
+@click.argument("path", type=PATH)
 @click.option("--format", "format_", metavar="NAME", help="Read it as this format instead of finding out.")
-@_json
+@json_option
 @click.pass_context
 def info(ctx: click.Context, path: Path, format_: str | None, as_json: bool) -> None:
     """Show what a result holds, and what the toolkit itself decided."""
     from actsort_core.opening import read
     from actsort_core.report import info_document, info_text
 
-    recordings = read(path, format_, _plugins(ctx))
+    recordings = read(path, format_, plugins_of(ctx))
     document = info_document(path, recordings)
     if as_json:
-        _say_json(document)
+        say_json(document)
     else:
         click.echo(info_text(document))
     if not as_json:
@@ -150,10 +110,10 @@ def info(ctx: click.Context, path: Path, format_: str | None, as_json: bool) -> 
 
 
 @main.command()
-@click.argument("paths", type=_PATH, nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", type=PATH, nargs=-1, required=True, metavar="PATH...")
 @click.option("--labels", metavar="N", help="Stop when the session holds N labels: a count, or a share of the candidates like 1%.")
-@click.option("--oracle", type=_PATH, help="Answer from a file instead of asking: JSON list, .npy or one-column .csv of 1, 0, null.")
-@click.option("--session", type=_PATH, metavar="DIR", help="Where labels are kept. Default: beside the (first) result.")
+@click.option("--oracle", type=PATH, help="Answer from a file instead of asking: JSON list, .npy or one-column .csv of 1, 0, null.")
+@click.option("--session", type=PATH, metavar="DIR", help="Where labels are kept. Default: beside the (first) result.")
 @click.option("--annotator", metavar="WHO", help="Who answers. Default: your login name.")
 @click.option("--strategy", metavar="NAME", help="Which candidates to ask about (see: actsort plugins). Default: nearest_pi.")
 @click.option("--classifier", metavar="NAME", help="Which classifier learns. Default: l1_logistic.")
@@ -164,7 +124,7 @@ def info(ctx: click.Context, path: Path, format_: str | None, as_json: bool) -> 
 @click.option("--seed", type=int, metavar="S", help="Seed of the random order. Default: 0.")
 @click.option("--format", "format_", metavar="NAME", help="Read the results as this format instead of finding out.")
 @click.option("--write", is_flag=True, help="Write the decisions into the toolkit's files at the end.")
-@_json
+@json_option
 @click.pass_context
 def sort(
     ctx: click.Context,
@@ -203,8 +163,8 @@ def sort(
         features=groups,
         threshold=threshold,
         format=format_,
-        plugins=_plugins(ctx),
-        progress=_progress("actsort"),
+        plugins=plugins_of(ctx),
+        progress=progress_bar("actsort"),
         refit_wait=0 if oracle is None else None,
     )
     with opened:
@@ -228,7 +188,7 @@ def sort(
         report = opened.write() if write else None
         document = sort_document(opened, truth, report)
         if as_json:
-            _say_json(document)
+            say_json(document)
             return
         click.echo(sort_text(document))
         if report is not None:
@@ -253,22 +213,22 @@ def _resume(ctx: click.Context, path: Path, **options: Any) -> Session:
     from actsort_core.opening import open as open_session
     from actsort_core.store import find_folder
 
-    return open_session(session=find_folder(path), plugins=_plugins(ctx), **options)
+    return open_session(session=find_folder(path), plugins=plugins_of(ctx), **options)
 
 
 @main.command()
-@click.argument("path", type=_PATH, metavar="SESSION")
-@_json
+@click.argument("path", type=PATH, metavar="SESSION")
+@json_option
 @click.pass_context
 def status(ctx: click.Context, path: Path, as_json: bool) -> None:
     """Show how far a session is. It may be open elsewhere meanwhile."""
     from actsort_core.report import status_document
     from actsort_core.terminal import summary
 
-    with _resume(ctx, path, read_only=True, progress=_progress("actsort")) as session:
+    with _resume(ctx, path, read_only=True, progress=progress_bar("actsort")) as session:
         document = status_document(session)
     if as_json:
-        _say_json(document)
+        say_json(document)
     else:
         click.echo(summary(document))
 
@@ -283,7 +243,7 @@ def _step(name: str) -> Callable[..., None]:
             count, who = len(session.labels()), session.annotator
         if as_json:
             found = {"recording": candidate.recording, "index": candidate.index} if candidate else None
-            _say_json({"candidate": found, "label": label.value if label else None, "labels": count})
+            say_json({"candidate": found, "label": label.value if label else None, "labels": count})
         elif candidate is None:
             click.echo(f"There is nothing of {who} to {name}.")
         else:
@@ -295,15 +255,15 @@ def _step(name: str) -> Callable[..., None]:
 
 for _name, _text in (("undo", "Take back an annotator's latest label."), ("redo", "Give the label again that was last undone.")):
     _command = click.pass_context(_step(_name))
-    _command = click.option("--annotator", metavar="WHO", help="Whose label. Default: whoever was last.")(_json(_command))
-    main.command(_name, help=_text)(click.argument("path", type=_PATH, metavar="SESSION")(_command))
+    _command = click.option("--annotator", metavar="WHO", help="Whose label. Default: whoever was last.")(json_option(_command))
+    main.command(_name, help=_text)(click.argument("path", type=PATH, metavar="SESSION")(_command))
 
 
 @main.command()
-@click.argument("path", type=_PATH, metavar="SESSION")
+@click.argument("path", type=PATH, metavar="SESSION")
 @click.option("--dry-run", is_flag=True, help="Only show what would change.")
 @click.option("--threshold", metavar="T", help="Move the line first: a probability, or pi for the estimated share of cells.")
-@_json
+@json_option
 @click.pass_context
 def write(ctx: click.Context, path: Path, dry_run: bool, threshold: str | None, as_json: bool) -> None:
     """Write the decisions into the toolkit's files.
@@ -312,10 +272,10 @@ def write(ctx: click.Context, path: Path, dry_run: bool, threshold: str | None, 
     """
     from actsort_core.report import write_document
 
-    with _resume(ctx, path, threshold=threshold, progress=_progress("actsort")) as session:
+    with _resume(ctx, path, threshold=threshold, progress=progress_bar("actsort")) as session:
         report = session.write(dry_run)
         if as_json:
-            _say_json(write_document(session, report, dry_run))
+            say_json(write_document(session, report, dry_run))
         else:
             click.echo(str(report))
             if not dry_run:
@@ -323,9 +283,9 @@ def write(ctx: click.Context, path: Path, dry_run: bool, threshold: str | None, 
 
 
 @main.command()
-@click.argument("path", type=_PATH, metavar="SESSION")
+@click.argument("path", type=PATH, metavar="SESSION")
 @click.option("--force", is_flag=True, help="Also replace files that were changed after ActSort wrote them (they are backed up).")
-@_json
+@json_option
 @click.pass_context
 def restore(ctx: click.Context, path: Path, force: bool, as_json: bool) -> None:
     """Put the toolkit's files back as they were before ActSort wrote them. Labels stay in the session."""
@@ -338,7 +298,7 @@ def restore(ctx: click.Context, path: Path, force: bool, as_json: bool) -> None:
     with Journal(folder) as journal:
         restored = put_back(folder, journal, force)
     if as_json:
-        _say_json({"restored": [str(p) for p in restored]})
+        say_json({"restored": [str(p) for p in restored]})
     else:
         for restored_path in restored:
             click.echo(f"restored {restored_path}")
@@ -347,29 +307,29 @@ def restore(ctx: click.Context, path: Path, force: bool, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("path", type=_PATH, metavar="SESSION")
-@click.argument("destination", type=_PATH)
+@click.argument("path", type=PATH, metavar="SESSION")
+@click.argument("destination", type=PATH)
 @click.option("--to", "exporter", metavar="NAME", help="Exporter (see: actsort plugins). Default: by the file's ending.")
 @click.pass_context
 def export(ctx: click.Context, path: Path, destination: Path, exporter: str | None) -> None:
     """Save all decisions in a file of their own (.json, .csv); the toolkit's files stay as they are."""
     name = exporter or destination.suffix.lstrip(".").lower()
-    chosen = _plugins(ctx).exporters[name]
-    with _resume(ctx, path, read_only=True, progress=_progress("actsort")) as session:
+    chosen = plugins_of(ctx).exporters[name]
+    with _resume(ctx, path, read_only=True, progress=progress_bar("actsort")) as session:
         chosen.export(list(session.curations().values()), destination)
     click.echo(f"wrote {destination}")
 
 
 @main.command()
-@_json
+@json_option
 @click.pass_context
 def plugins(ctx: click.Context, as_json: bool) -> None:
     """List formats, features, strategies, classifiers, exporters and commands, and the plug-ins they come from."""
     from actsort_core.plugins import describe
 
-    document = describe(_plugins(ctx))
+    document = describe(plugins_of(ctx))
     if as_json:
-        _say_json(document)
+        say_json(document)
         return
     for kind, rows in document.items():
         if rows:
@@ -379,88 +339,17 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
             click.echo(f"  {row['name']:<34}{row['description']}{detail}" + (f"  ({row['plugin']})" if row["plugin"] != "actsort" else ""))
 
 
-class _Lists(click.Command):
-    """Lets options marked `multiple` take several values at once: ``--strategies cal dal`` as well as ``cal,dal``."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        lists = {name for param in self.params if isinstance(param, click.Option) and param.multiple for name in param.opts}
-        out: list[str] = []
-        current = ""
-        for word in args:
-            if word.startswith("-"):
-                current = word if word in lists else ""
-                out += [] if current else [word]
-            elif current and not Path(word).is_file():
-                out += [part for value in word.split(",") if value for part in (current, value)]
-            else:
-                current = ""
-                out.append(word)
-        return super().parse_args(ctx, out)
-
-
-@main.command(cls=_Lists)
-@click.argument("files", type=_PATH, nargs=-1, required=True, metavar="FILES...")
-@click.option(
-    "--strategies",
-    multiple=True,
-    metavar="NAMES",
-    help="Which to replay, e.g. cal dcal-0.3 random@0.5 default. Published ones are scored at .5 and .65 unless @T says otherwise. "
-    "Default: all published ones and default, the engine as it is shipped.",
-)
-@click.option("--seeds", type=int, default=3, show_default=True, metavar="N", help="Runs per annotator and strategy.")
-@click.option("--fractions", multiple=True, metavar="F", help="Shares of the candidates labelled. Default: 0.005 0.01 0.03 0.05.")
-@click.option("--json", "out", type=_PATH, metavar="OUT", help="Also write everything to this file.")
-@click.option("--workers", type=int, metavar="N", help="Processes. Default: as many as there are cores.")
-@click.pass_context
-def benchmark(
-    ctx: click.Context,
-    files: Sequence[Path],
-    strategies: Sequence[str],
-    seeds: int,
-    fractions: Sequence[str],
-    out: Path | None,
-    workers: int | None,
-) -> None:
-    """Replay recorded annotators: the decisions after so many labels, beside how well people agree.
-
-    FILES are annotated recordings in the published layout (MATLAB v7.3: metrics, <name>_choices). Each annotator in turn answers; the
-    truth is the majority of the others.
-    """
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes share the cores already
-    from tqdm import tqdm
-
-    from actsort_core import benchmark as replay
-    from actsort_core.atomic import atomic_write_json
-
-    if out is not None and not out.absolute().parent.is_dir():
-        raise UsageError(f"There is no folder {out.absolute().parent} to write {out.name} into.")
-    recordings = [replay.read_annotated(path) for path in files]
-    with tqdm(total=1, desc="runs", delay=2, leave=False, file=sys.stderr) as bar:
-
-        def tell(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        document = replay.run(
-            recordings,
-            tuple(strategies) or replay.DEFAULT_NAMES,
-            seeds,
-            tuple(fractions) or replay.DEFAULT_FRACTIONS,
-            workers=workers,
-            progress=tell,
-        )
-    if out is not None:
-        atomic_write_json(out, document)
-    click.echo(replay.as_text(document))
+main.add_command(cli_evidence.features)
+main.add_command(cli_evidence.benchmark)
 
 
 @main.command()
-@click.option("--data", type=_PATH, metavar="DIR", help="Folder with a demo.json (examples/data of the repository). Default: simulate.")
-@click.option("--out", type=_PATH, metavar="DIR", default=Path("actsort-demo"), show_default=True, help="New folder to work in.")
+@click.option("--data", type=PATH, metavar="DIR", help="Folder with a demo.json (examples/data of the repository). Default: simulate.")
+@click.option("--out", type=PATH, metavar="DIR", default=Path("actsort-demo"), show_default=True, help="New folder to work in.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.pass_context
 def demo(ctx: click.Context, data: Path | None, out: Path, seed: int) -> None:
     """Curate example results with a simulated annotator and show what it brings."""
     from actsort_core.demo import run
 
-    run(_plugins(ctx), out, data, seed, click.echo, _progress)
+    run(plugins_of(ctx), out, data, seed, click.echo, progress_bar)

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from actsort_core.features import FeatureGroup
+from actsort_core.features.table import FeatureTable
 from actsort_core.model import Recording
 from actsort_core.oracle import balanced_accuracy
 from actsort_core.session import Session
@@ -83,6 +85,36 @@ def info_text(document: Mapping[str, Any]) -> str:
         ]
         lines += [f"  {key:<12} {value}" for key, value in row["info"].items() if value not in (None, "", [], {})]
     return "\n".join(lines)
+
+
+def ordered_columns(table: FeatureTable, registered: Mapping[str, FeatureGroup]) -> list[int]:
+    """Columns of a table in the order to show them: published ones by their number, then the others by name."""
+    number = {feature.name: feature.published for group in registered.values() for feature in group.features}
+    return sorted(range(len(table.names)), key=lambda i: (number.get(table.names[i]) or math.inf, table.names[i]))
+
+
+def features_text(name: str, table: FeatureTable, registered: Mapping[str, FeatureGroup]) -> str:
+    """``actsort features``: for every feature its unit, how many candidates lack it, and how its values are spread."""
+    known = {feature.name: feature for group in registered.values() for feature in group.features}
+    lines = [f"{name}: {len(table.values)} candidates, {len(table.names)} features", f"  {'feature':<34}{'unit':<12}{'missing':>8}"]
+    lines[-1] += "".join(f"{head:>12}" for head in ("5 %", "median", "95 %"))
+    for i in ordered_columns(table, registered):
+        values = table.values[:, i].astype(np.float64)
+        present = values[np.isfinite(values)]
+        spread = np.quantile(present, [0.05, 0.5, 0.95]) if len(present) else [math.nan] * 3
+        unit = known[table.names[i]].unit if table.names[i] in known else ""
+        numbers = "".join(f"{v:>12.4g}" if not math.isnan(v) else f"{'':>12}" for v in spread)
+        lines.append(f"  {table.names[i]:<34}{unit:<12}{len(values) - len(present):>8}{numbers}".rstrip())
+    return "\n".join(lines)
+
+
+def features_csv(table: FeatureTable, registered: Mapping[str, FeatureGroup]) -> bytes:
+    """A table as CSV: one header line, the candidate first, numbers only (as precise as float32), empty where missing."""
+    columns = ordered_columns(table, registered)
+    lines = [",".join(["candidate", *(table.names[i] for i in columns)])]
+    for index, row in enumerate(table.values[:, columns]):
+        lines.append(",".join([str(index), *(f"{v:.9g}" if np.isfinite(v) else "" for v in row)]))
+    return ("\n".join(lines) + "\n").encode()
 
 
 def _number(value: float) -> float | None:

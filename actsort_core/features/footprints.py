@@ -214,7 +214,7 @@ GROUP = FeatureGroup(
         Feature("footprint.core_share", "share", 1, None, "pixels above .5 among those above .1: flat and sharp-edged, or diffuse"),
         Feature("footprint.body_share", "share", 1, None, "weight in the heaviest connected body (published 38, made continuous)"),
         Feature("footprint.log_elongation", "log ratio", 1, None, "major over minor axis of the body (published 43 is the plain ratio)"),
-        Feature("footprint.circularity", "1", 1, 42, "4 pi area / perimeter^2 of the body"),
+        Feature("footprint.circularity", "1", 1, None, "4 pi area / perimeter^2 of the body (published 42: another perimeter)"),
         Feature("footprint.log_sprawl", "log ratio", 1, None, "area of the moments' ellipse over effective area: tails and scatter"),
         Feature("footprint.radial_slope", "1", 1, None, "correlation of weight with distance from the centre"),
     ),

@@ -46,8 +46,14 @@ class FeatureTable:
         return {name: int(n) for name, n in zip(self.names, counts, strict=True) if n}
 
 
+# Named sets of groups. Exactly the 46 published features that need no movie, 1 to 46.
+SETS: Mapping[str, tuple[str, ...]] = {"actsort46": ("published_trace", "published_footprint")}
+
+
 def select(groups: Mapping[str, FeatureGroup], names: Sequence[str] | None) -> tuple[FeatureGroup, ...]:
     """The groups the user asked for: None for the defaults, names to choose, ``+name`` / ``-name`` to change the defaults.
+
+    A name may also be that of a set (`SETS`).
 
     Raises
     ------
@@ -57,6 +63,7 @@ def select(groups: Mapping[str, FeatureGroup], names: Sequence[str] | None) -> t
     chosen = [group for group in groups.values() if group.default]
     if names is None:
         return tuple(chosen)
+    names = [sign + part for sign, name in map(_signed, names) for part in SETS.get(name, (name,))]
     plain = [name for name in names if name[:1] not in "+-"]
     if plain:
         chosen = [groups[name] for name in dict.fromkeys(plain)]
@@ -69,6 +76,10 @@ def select(groups: Mapping[str, FeatureGroup], names: Sequence[str] | None) -> t
     if not chosen:
         raise UnknownNameError("No feature group is left to learn from.", f"Known: {', '.join(groups)}.")
     return tuple(chosen)
+
+
+def _signed(name: str) -> tuple[str, str]:
+    return (name[0], name[1:]) if name[:1] in ("+", "-") else ("", name)
 
 
 class _Watched:

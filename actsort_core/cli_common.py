@@ -1,0 +1,54 @@
+"""What the commands share."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from actsort_core.features.table import Progress
+    from actsort_core.plugins import Plugins
+
+PATH = click.Path(path_type=Path)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+
+
+def plugins_of(ctx: click.Context) -> Plugins:
+    """The plug-ins, loaded once per command line."""
+    root = ctx.find_root()
+    if root.obj is None:
+        from actsort_core.plugins import load
+
+        root.obj = load()
+    loaded: Plugins = root.obj
+    return loaded
+
+
+def say_json(document: Any) -> None:
+    """Print one JSON object."""
+    click.echo(json.dumps(document, allow_nan=False))
+
+
+def progress_bar(title: str) -> Progress:
+    """A progress bar on stderr, shown once it has taken two seconds."""
+    from tqdm import tqdm
+
+    state: dict[str, Any] = {}
+
+    def tell(name: str, done: int, total: int) -> None:
+        if state.get("name") != name:
+            if "bar" in state:
+                state["bar"].close()
+            state.update(
+                name=name, bar=tqdm(total=total, desc=f"{title}: {name} features", unit="cells", delay=2, leave=False, file=sys.stderr)
+            )
+        bar = state["bar"]
+        bar.update(max(0, done - bar.n))
+        if done >= total:
+            bar.close()
+
+    return tell

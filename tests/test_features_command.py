@@ -1,0 +1,89 @@
+"""``actsort features``: what it shows, the CSV it writes, the cache it keeps."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import actsort_core as actsort
+from actsort_core.features.table import compute_table, select
+from actsort_core.plugins import describe, load
+
+DATA = Path(__file__).parents[1] / "examples" / "data"
+PLUGINS = load()
+
+
+def run(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "actsort_core", "features", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture
+def result(tmp_path) -> Path:
+    return Path(shutil.copy(DATA / "caiman_2p.hdf5", tmp_path / "results.hdf5"))
+
+
+def test_csv_has_one_header_the_candidate_first_numbers_only(result, tmp_path):
+    run(result, "--features", "actsort46", "--export", tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(newline="") as file:
+        header, *rows = list(csv.reader(file))
+    assert header[0] == "candidate"
+    assert [row[0] for row in rows] == [str(i) for i in range(38)]
+    numbers = {f["name"]: f["published"] for f in describe(PLUGINS)["features"]}
+    assert [numbers[name] for name in header[1:]] == list(range(1, 47)), "the published features in published order"
+    (recording,) = actsort.read(result)
+    table = compute_table(recording, select(PLUGINS.features, ["actsort46"]))
+    for row, values in zip(rows, table.values[:, [table.names.index(name) for name in header[1:]]], strict=True):
+        found = np.array([float(v) if v else np.nan for v in row[1:]], np.float32)
+        np.testing.assert_array_equal(found, values, "the CSV is as precise as float32")
+
+
+def test_missing_values_are_empty(tmp_path):
+    from actsort_core.features.table import FeatureTable
+    from actsort_core.report import features_csv
+
+    table = FeatureTable(("b", "a"), (1, 1), np.array([[1.5, np.nan], [np.nan, 2.0]], np.float32))
+    assert features_csv(table, PLUGINS.features).decode() == "candidate,a,b\n0,,1.5\n1,2,\n"
+
+
+def test_it_shows_units_and_keeps_a_cache(result):
+    shown = run(result).stdout
+    assert "38 candidates" in shown
+    assert "trace.log_event_rate" in shown
+    assert "log 1/s" in shown
+    cache = result.with_name("results.hdf5.actsort") / "features" / "results.npy"
+    stored = cache.read_bytes()
+    assert run(result).stdout == shown
+    assert cache.read_bytes() == stored
+    with actsort.open(result) as session:  # and a session uses the same cache
+        assert np.array_equal(session.features().values, np.load(cache), equal_nan=True)
+
+
+def test_json_and_several_recordings(tmp_path):
+    shutil.copytree(Path(__file__).parent / "data/suite2p/s2p_0146/twoplane/suite2p", tmp_path / "suite2p")
+    document = json.loads(run(tmp_path / "suite2p", "--json", "--export", tmp_path / "f.csv").stdout)
+    assert [r["name"] for r in document["recordings"]] == ["plane0", "plane1"]
+    assert [(tmp_path / f"f-{name}.csv").is_file() for name in ("plane0", "plane1")] == [True, True]
+
+
+def test_plugins_json_describes_every_feature():
+    rows = describe(PLUGINS)["features"]
+    assert all({"name", "unit", "version", "published"} <= row.keys() for row in rows)
+    published = [row["published"] for row in rows if row["published"] is not None]
+    assert sorted(published) == list(range(1, 47)), "each published number once"
+
+
+def test_bad_usage(result, tmp_path):
+    assert "Did you mean" in run(result, "--features", "traces", code=2).stderr
+    assert str(tmp_path / "nothing") in run(tmp_path / "nothing", code=1).stderr
+    assert "no folder" in run(result, "--export", tmp_path / "no folder" / "out.csv", code=1).stderr
