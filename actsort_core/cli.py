@@ -117,7 +117,11 @@ def info(ctx: click.Context, path: Path, format_: str | None, as_json: bool) -> 
 @click.option("--annotator", metavar="WHO", help="Who answers. Default: your login name.")
 @click.option("--strategy", metavar="NAME", help="Which candidates to ask about (see: actsort plugins). Default: nearest_pi.")
 @click.option("--classifier", metavar="NAME", help="Which classifier learns. Default: l1_logistic.")
-@click.option("--features", metavar="LIST", help="Feature groups: 'trace,host', or changes to the defaults: '-host' or '+host_verdict'.")
+@click.option(
+    "--features",
+    metavar="LIST",
+    help="Groups, sets or features: 'trace,host.skew,actsort46', or changes to the defaults: '-host', '+host_verdict'.",
+)
 @click.option(
     "--threshold", metavar="T", help="Probability above which a candidate is a cell, or pi (default): the estimated share of cells."
 )

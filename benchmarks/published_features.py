@@ -1,7 +1,8 @@
 """Time of the 46 published features that need no movie against one float32 rfft of the same traces, in one run.
 
 Both get the same cores. The rfft is measured a few rows at a time, which is faster than in one call, for its result need not be
-fetched from the operating system; factors are relative to that. Each is run several times in turn, for a busy machine slows both; the least and the median are shown.
+fetched from the operating system; factors are relative to that. Each is run several times in turn, for a busy machine slows all of
+them; the least and the median are shown.
 
 python benchmarks/published_features.py [--cells 10000] [--frames 10000] [--runs 5] [--cores 2]
 """

@@ -517,7 +517,7 @@ def test_choosing_what_is_not_there_is_an_error() -> None:
     for name in ("trac", "+trac", "-trac"):
         with pytest.raises(UnknownNameError, match=r"There is no feature group 'trac'\. Did you mean 'trace'"):
             table.select(registry, [name])
-    with pytest.raises(UnknownNameError, match="No feature group is left"):
+    with pytest.raises(UnknownNameError, match="No feature is left"):
         table.select(registry, ["trace", "-trace"])
 
 

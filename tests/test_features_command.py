@@ -87,3 +87,39 @@ def test_bad_usage(result, tmp_path):
     assert "Did you mean" in run(result, "--features", "traces", code=2).stderr
     assert str(tmp_path / "nothing") in run(tmp_path / "nothing", code=1).stderr
     assert "no folder" in run(result, "--export", tmp_path / "no folder" / "out.csv", code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["trace.log_snr"], {"trace.log_snr"}),
+        (["trace.log_snr", "trace.fast_power", "host.r_values"], {"trace.log_snr", "trace.fast_power", "host.r_values"}),
+        (["trace.log_snr", "trace"], "trace"),
+        (["-trace.log_snr", "-host", "-footprint", "-neighbour"], "trace - trace.log_snr"),
+        (
+            ["footprint.log_area", "+trace.log_snr", "-footprint.log_area", "neighbour.max_overlap"],
+            {"trace.log_snr", "neighbour.max_overlap"},
+        ),
+        (["+published.snr"], "default + published.snr"),
+    ],
+)
+def test_features_are_switched_by_name(names, expected):
+    def columns(chosen) -> set[str]:
+        return set(compute_table(recording, select(PLUGINS.features, chosen)).names)
+
+    (recording,) = actsort.read(DATA / "caiman_2p.hdf5")
+    found = columns(names)
+    if expected == "trace":
+        expected = columns(["trace"])
+    elif expected == "trace - trace.log_snr":
+        expected = columns(["trace"]) - {"trace.log_snr"}
+    elif expected == "default + published.snr":
+        expected = columns(None) | {"published.snr"}
+    assert found == expected
+
+
+def test_switching_off_everything_or_a_feature_nobody_has_is_refused():
+    with pytest.raises(actsort.ActsortError, match="left to learn from"):
+        select(PLUGINS.features, ["trace.log_snr", "-trace.log_snr"])
+    with pytest.raises(actsort.ActsortError, match=r"Did you mean 'trace\.log_snr'"):
+        select(PLUGINS.features, ["trace.logsnr"])

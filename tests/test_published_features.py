@@ -364,7 +364,7 @@ def test_groups_compute_what_they_announce(fov):
 
 
 def test_order_of_candidates(monkeypatch):
-    monkeypatch.setattr(published_traces, "BLOCK_VALUES", 1500)
+    monkeypatch.setattr(published_traces, "WORK_VALUES", 1500)
     traces, footprints, fov = recording("noisy")
     order = np.random.default_rng(0).permutation(len(traces))
     np.testing.assert_allclose(both(traces[order], footprints[:, order], fov), both(traces, footprints, fov)[order], rtol=1e-6)

@@ -20,17 +20,17 @@ from actsort_core.features import Feature, FeatureGroup
 from actsort_core.features._published_events import count_events
 from actsort_core.features._published_peaks import find_peaks
 from actsort_core.features._published_similar import Sketcher, share_alike
-from actsort_core.features._shared import MIN_FRAMES, Features, Flags, Floats, Positions, _lost_frames, finite_or_nan, missing
+from actsort_core.features._shared import MIN_FRAMES, Features, Flags, Floats, Positions, _lost_frames, finite_or_nan, missing, row_blocks
 from actsort_core.model import Recording, TraceArray
 
 Float32s = NDArray[np.float32]
 
 LEVELS = (1, 3, 10, 30, 100, 300)  # of the noise
 BANDS = ((0.0, 0.05), (0.05, 0.95), (0.5, 1.0), (0.0, 0.5), (0.95, 1.0))  # of the Nyquist frequency
-BLOCK_VALUES = 400_000  # values of a block of traces: few enough for the cache, and for calls to cost little beside the work
+WORK_VALUES = 400_000  # values of a block of traces: few enough for the cache, and for calls to cost little beside the work
 ARENA = 31 << 20  # bytes, see `_keep_memory`
 TINY = np.finfo(np.float32).tiny
-THREADS = 4  # at most; NumPy and SciPy let go of the interpreter in nearly all of this
+THREADS = 2  # at most: the many short steps keep the interpreter busy, more threads would only wait for it
 
 PUBLISHED_TRACE_FEATURES = (
     "snr",
@@ -136,20 +136,21 @@ def n_threads() -> int:
 
 def _blocks(traces: TraceArray, kept: Flags) -> Iterator[tuple[Positions, Float32s]]:
     """Rows without a frame that is not finite, scaled, a few at a time."""
-    n_cells, n_frames = traces.shape
-    step = max(1, BLOCK_VALUES // n_frames)
+    step = max(1, WORK_VALUES // int(kept.sum()))
     whole = bool(kept.all())
-    for start in range(0, n_cells, step):
-        block = np.asarray(traces[slice(start, min(start + step, n_cells))], np.float32)
+    for read in row_blocks(*traces.shape):
+        several = np.asarray(traces[read], np.float32)
         if not whole:
-            block = np.compress(kept, block, axis=1)
-        rows = np.arange(start, start + len(block))
-        good = np.isfinite(block.sum(axis=1))
-        if not good.all():  # the sum of finite values may overflow: look again
-            good = np.isfinite(block).all(axis=1)
-            rows, block = rows[good], block[good]
-        if rows.size:
-            yield rows, _in_range(block)
+            several = np.compress(kept, several, axis=1)
+        for start in range(0, len(several), step):
+            block = several[start : start + step]
+            rows = np.arange(len(block)) + read.start + start
+            good = np.isfinite(block.sum(axis=1))
+            if not good.all():  # the sum of finite values may overflow: look again
+                good = np.isfinite(block).all(axis=1)
+                rows, block = rows[good], block[good]
+            if rows.size:
+                yield rows, _in_range(block)
 
 
 def _in_range(block: Float32s) -> Float32s:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -53,29 +54,56 @@ SETS: Mapping[str, tuple[str, ...]] = {"actsort46": ("published_trace", "publish
 def select(groups: Mapping[str, FeatureGroup], names: Sequence[str] | None) -> tuple[FeatureGroup, ...]:
     """The groups the user asked for: None for the defaults, names to choose, ``+name`` / ``-name`` to change the defaults.
 
-    A name may also be that of a set (`SETS`).
+    A name is that of a group, of a set (`SETS`), or of a single feature (``trace.log_snr``), for which its group is narrowed.
 
     Raises
     ------
     UnknownNameError
-        No such group.
+        No such group or feature, or nothing is left.
     """
-    chosen = [group for group in groups.values() if group.default]
+    chosen: dict[str, FeatureGroup] = {name: group for name, group in groups.items() if group.default}
     if names is None:
-        return tuple(chosen)
-    names = [sign + part for sign, name in map(_signed, names) for part in SETS.get(name, (name,))]
-    plain = [name for name in names if name[:1] not in "+-"]
-    if plain:
-        chosen = [groups[name] for name in dict.fromkeys(plain)]
-    for name in names:
-        if name.startswith("+") and groups[name[1:]] not in chosen:
-            chosen.append(groups[name[1:]])
-        elif name.startswith("-"):
-            unwanted = groups[name[1:]]
-            chosen = [group for group in chosen if group is not unwanted]
-    if not chosen:
-        raise UnknownNameError("No feature group is left to learn from.", f"Known: {', '.join(groups)}.")
-    return tuple(chosen)
+        return tuple(chosen.values())
+    asked = [(sign, part) for sign, name in map(_signed, names) for part in SETS.get(name, (name,))]
+    if any(not sign for sign, _ in asked):
+        chosen = {}
+    for sign, name in asked:
+        group, single = _find(groups, name)
+        present = chosen.get(group.name)
+        if sign == "-":
+            chosen.pop(group.name, None)
+            if single and present:
+                chosen[group.name] = _narrowed(present, lambda column, name=name: column != name)  # type: ignore[misc]
+        elif not single:
+            chosen[group.name] = group
+        elif present is None or name not in {feature.name for feature in present.features}:
+            kept = {name, *(feature.name for feature in present.features)} if present else {name}
+            chosen[group.name] = _narrowed(group, kept.__contains__)
+    out = tuple(group for group in chosen.values() if group.features)
+    if not out:
+        raise UnknownNameError("No feature is left to learn from.", f"Groups: {', '.join(groups)}.")
+    return out
+
+
+def _find(groups: Mapping[str, FeatureGroup], name: str) -> tuple[FeatureGroup, bool]:
+    """The group of that name, or the one that has the feature of that name (then True)."""
+    if "." in name:
+        for group in groups.values():
+            announced = any(feature.name == name for feature in group.features)
+            if announced or (group.open_ended and name.startswith(f"{group.name}.")):
+                return group, True
+        near = difflib.get_close_matches(name, [feature.name for group in groups.values() for feature in group.features], 1)
+        raise UnknownNameError(f"There is no feature {name!r}.", f"Did you mean {near[0]!r}?" if near else "See: actsort plugins.")
+    return groups[name], False
+
+
+def _narrowed(group: FeatureGroup, keep: Callable[[str], bool]) -> FeatureGroup:
+    """`group` with only those columns."""
+
+    def compute(recording: Recording) -> Mapping[str, NDArray[np.float32]]:
+        return {name: values for name, values in group.compute(recording).items() if keep(name)}
+
+    return replace(group, features=tuple(feature for feature in group.features if keep(feature.name)), compute=compute)
 
 
 def _signed(name: str) -> tuple[str, str]:

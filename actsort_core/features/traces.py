@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from actsort_core.features import Feature, FeatureGroup
-from actsort_core.features._shared import Features, Floats, finite_or_nan, missing, usable_blocks
+from actsort_core.features._shared import Features, Floats, finite_or_nan, missing, row_quantile, usable_blocks
 from actsort_core.model import Recording, TraceArray
 
 EVENT_LEVEL = 3.0  # noise units above the median, on the mean of three frames
@@ -65,8 +65,8 @@ def trace_features(traces: TraceArray, fps: float | None = None) -> Features:
 def _describe_traces(block: NDArray[np.float32], fps: float) -> dict[str, Floats]:
     """`trace_features` of rows that are finite and not flat."""
     n_frames = block.shape[1]
-    noise = MAD_TO_SD / np.sqrt(2) * np.median(np.abs(np.diff(block, axis=1)), axis=1)
-    median, high = np.quantile(block, (0.5, 0.995), axis=1)
+    noise = MAD_TO_SD / np.sqrt(2) * row_quantile(np.abs(np.diff(block, axis=1)), 0.5)
+    median, high = row_quantile(block, 0.5), row_quantile(block, 0.995)
     peak = high - median
     noise = np.maximum(noise, 1e-3 * np.maximum(peak, block.std(axis=1)))  # a denoised trace has none
 
@@ -85,7 +85,7 @@ def _describe_traces(block: NDArray[np.float32], fps: float) -> dict[str, Floats
     return {
         "log_snr": np.log(np.maximum(peak / noise, 1e-3)),
         "trace_skewness": np.einsum("it,it,it->i", z, z, z) / n_frames,
-        "rise_asymmetry": (step**3).mean(axis=1) / (step**2).mean(axis=1) ** 1.5,
+        "rise_asymmetry": (step * step * step).mean(axis=1) / (step * step).mean(axis=1) ** 1.5,
         "slow_power": power[:, share <= SLOW_BAND].sum(axis=1) / total,
         "fast_power": power[:, share > FAST_BAND].sum(axis=1) / total,
         "log_event_rate": np.log((events + 1) / n_frames * fps),
