@@ -26,6 +26,10 @@ _PLANE_FILES = (
     *("stat.npy", "iscell.npy", "F.npy", "Fneu.npy", "spks.npy", "redcell.npy", "data.bin"),
     *("ops.npy", "db.npy", "settings.npy", "reg_outputs.npy", "detect_outputs.npy"),
 )
+_OPEN_GUI = (
+    "Suite2p's GUI reads iscell.npy when it opens a plane: a window that is open already shows the old verdicts, and its next "
+    "click writes them back."
+)
 _REBUILD = "open the suite2p folder in Suite2p's GUI ('Load folder with planeX folders') to rebuild it"
 
 
@@ -100,7 +104,8 @@ class Suite2pFormat:
         ChangedError
             A curation has another number of candidates than its recording.
         """
-        edits, notes = [], []
+        edits: list[FileEdit] = []
+        notes = [_OPEN_GUI]
         stale: dict[Path, str] = {}
         for recording, curation in zip(recordings, curations, strict=True):
             if curation.n_cells != recording.n_cells:

@@ -21,8 +21,8 @@ from scipy.stats import rankdata
 
 from actsort_core import learn, strategies
 from actsort_core.errors import FormatError, MissingFileError, UsageError
-from actsort_core.opening import parse_threshold
 from actsort_core.plugins import Plugins, load
+from actsort_core.store import parse_threshold
 
 PUBLISHED = ("cal", "dal", "dcal", "random", "first_to_last")
 DEFAULT_NAMES = (*PUBLISHED, "default")

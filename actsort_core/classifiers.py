@@ -75,7 +75,7 @@ class L1LogisticClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     # early or, with a tighter tolerance, takes seconds on correlated features (tests/test_classifiers.py has both).
     _INTERCEPT_SCALING = 1e3
 
-    def __init__(self, C: float = 1.0, tol: float = 1e-7, max_iter: int = 10_000) -> None:
+    def __init__(self, C: float = 1.0, tol: float = 1e-6, max_iter: int = 1000) -> None:
         self.C = C
         self.tol = tol
         self.max_iter = max_iter

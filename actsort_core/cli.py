@@ -174,11 +174,15 @@ def sort(
     with opened:
         if not as_json:
             _notes(opened)
-        truth = None
-        if oracle is not None:
-            truth = read_truth(oracle, len(opened.candidates))
+        try:
+            truth = None if oracle is None else read_truth(oracle, len(opened.candidates))
+            goal = None if oracle is None and labels is None else opened.count(ORACLE_LABELS if labels is None else labels)
+        except ActsortError:
+            opened.discard()  # a session that a typing error started would be in the way of the right one
+            raise
+        if truth is not None:
+            assert goal is not None
             answer = answerer(opened, truth)
-            goal = opened.count(labels if labels is not None else ORACLE_LABELS)
             from tqdm import tqdm
 
             with tqdm(total=goal, initial=min(goal, len(opened.labels())), desc="labels", delay=2, leave=False, file=sys.stderr) as bar:
@@ -188,8 +192,8 @@ def sort(
         else:
             from actsort_core.terminal import sort_by_hand
 
-            sort_by_hand(opened, opened.count(labels) if labels is not None else None)
-        report = opened.write() if write else None
+            sort_by_hand(opened, goal)
+        report = opened.write(progress=progress_bar("actsort")) if write else None
         document = sort_document(opened, truth, report)
         if as_json:
             say_json(document)
@@ -217,7 +221,10 @@ def _resume(ctx: click.Context, path: Path, **options: Any) -> Session:
     from actsort_core.opening import open as open_session
     from actsort_core.store import find_folder
 
-    return open_session(session=find_folder(path), plugins=plugins_of(ctx), **options)
+    folder = find_folder(path)
+    if folder != path:
+        click.echo(f"session: {folder}", err=True)
+    return open_session(session=folder, plugins=plugins_of(ctx), **options)
 
 
 @main.command()
@@ -274,10 +281,15 @@ def write(ctx: click.Context, path: Path, dry_run: bool, threshold: str | None, 
 
     The difference is shown, each file is backed up, replaced in one step, read again and compared. `actsort restore` undoes it.
     """
-    from actsort_core.report import write_document
+    from dataclasses import replace
 
-    with _resume(ctx, path, threshold=threshold, progress=progress_bar("actsort")) as session:
-        report = session.write(dry_run)
+    from actsort_core.report import write_document
+    from actsort_core.store import parse_threshold
+
+    with _resume(ctx, path, threshold=None if dry_run else threshold, progress=progress_bar("actsort"), read_only=dry_run) as session:
+        if dry_run and threshold is not None:  # only looked at, not kept
+            session.options = replace(session.options, threshold=parse_threshold(threshold))
+        report = session.write(dry_run, progress_bar("actsort"))
         if as_json:
             say_json(write_document(session, report, dry_run))
         else:
@@ -306,6 +318,8 @@ def restore(ctx: click.Context, path: Path, force: bool, as_json: bool) -> None:
     else:
         for restored_path in restored:
             click.echo(f"restored {restored_path}")
+        if force:
+            click.echo(f"what was changed in between is kept in {folder / 'backups'}")
         if not restored:
             click.echo("The files already are as they were before ActSort wrote them.")
 

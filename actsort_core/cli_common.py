@@ -43,9 +43,7 @@ def progress_bar(title: str) -> Progress:
         if state.get("name") != name:
             if "bar" in state:
                 state["bar"].close()
-            state.update(
-                name=name, bar=tqdm(total=total, desc=f"{title}: {name} features", unit="cells", delay=2, leave=False, file=sys.stderr)
-            )
+            state.update(name=name, bar=tqdm(total=total, desc=f"{title}: {name}", unit="cells", delay=2, leave=False, file=sys.stderr))
         bar = state["bar"]
         bar.update(max(0, done - bar.n))
         if done >= total:

@@ -53,5 +53,6 @@ def curate(
             threshold=predictions.threshold,
             labels=own,
             n_labels=predictions.n_labels,
+            prior_probability=priors[key].probability,
         )
     return out

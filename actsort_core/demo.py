@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from actsort_core.errors import FormatError, MissingFileError, UsageError
+from actsort_core.errors import FormatError, MissingFileError, UsageError, WriteError
 from actsort_core.features.table import Progress
 from actsort_core.formats import CreatingFormat
 from actsort_core.opening import open as open_session
@@ -96,7 +96,10 @@ def run(
     """
     if work.exists() and (not work.is_dir() or any(work.iterdir())):
         raise UsageError(f"{work} is not empty.", "Give the demonstration a folder of its own with --out.")
-    work.mkdir(parents=True, exist_ok=True)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{work} cannot be made ({error.strerror}).", "Choose another folder with --out.") from error
     cases = shipped_cases(data, work) if data else simulated_cases(plugins, work, seed)
     say(f"An annotator who knows the truth but errs at {ERROR_RATE:.0%} sorts {len(cases)} results (copies, in {work}).")
     for case in cases:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import socket
+import threading
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -195,6 +196,7 @@ class Journal:
         self.path = folder / FILE
         self.read_only = read_only
         self.notes: list[str] = []
+        self._writing = threading.Lock()  # plug-ins may label from the fitting thread
         self._lock: filelock.BaseFileLock | None = None
         self._torn: int | None = None  # where the file should end, if a failed append could not be taken back
         if not read_only:
@@ -220,6 +222,11 @@ class Journal:
             who = "another process"
             with contextlib.suppress(OSError):
                 who = owner.read_text().strip()
+            if who.startswith(f"process {os.getpid()} on {socket.gethostname()} "):
+                what = f"The session {folder} is open in this program already."
+                raise LockedError(
+                    what, "Close it first with session.close(), or open it with: with actsort.open(...) as session."
+                ) from None
             raise LockedError(f"The session {folder} is open elsewhere: {who}.", "Close it there, or wait until it is done.") from None
         except OSError as error:
             self._lock = None
@@ -290,35 +297,36 @@ class Journal:
         WriteError
             It could not be written (disk full); the journal is as it was before.
         """
-        self.check_writable()
-        assert self._handle is not None
-        event = {"seq": self.events[-1]["seq"] + 1 if self.events else 1, "kind": kind, "time": now(), **fields}
-        line = encode(event)
-        size = os.fstat(self._handle).st_size if self._torn is None else self._torn
-        try:
-            if self._torn is not None:
-                os.ftruncate(self._handle, size)
-                self._torn = None
-            written = 0
-            while written < len(line):
-                written += os.write(self._handle, line[written:])
-            os.fsync(self._handle)
-            self.events.append(event)
-        except BaseException as error:
-            # Whatever happened, an event that is not acknowledged must not be found at the next replay, nor run into the next one.
-            if self.events and self.events[-1] is event:
-                self.events.pop()
-            self._torn = size
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._handle, size)
-                self._torn = None
-            if isinstance(error, OSError):
-                raise WriteError(
-                    f"The journal {self.path} could not be written ({error.strerror}); this {kind} was not saved.",
-                    "Everything before it is. Free some space, then try again.",
-                ) from error
-            raise
-        return event
+        with self._writing:
+            self.check_writable()
+            assert self._handle is not None
+            event = {"seq": self.events[-1]["seq"] + 1 if self.events else 1, "kind": kind, "time": now(), **fields}
+            line = encode(event)
+            size = os.fstat(self._handle).st_size if self._torn is None else self._torn
+            try:
+                if self._torn is not None:
+                    os.ftruncate(self._handle, size)
+                    self._torn = None
+                written = 0
+                while written < len(line):
+                    written += os.write(self._handle, line[written:])
+                os.fsync(self._handle)
+                self.events.append(event)
+            except BaseException as error:
+                # Whatever happened, an event that is not acknowledged must not be found at the next replay, nor run into the next one.
+                if self.events and self.events[-1] is event:
+                    self.events.pop()
+                self._torn = size
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._handle, size)
+                    self._torn = None
+                if isinstance(error, OSError):
+                    raise WriteError(
+                        f"The journal {self.path} could not be written ({error.strerror}); this {kind} was not saved.",
+                        "Everything before it is. Free some space, then try again.",
+                    ) from error
+                raise
+            return event
 
     def close(self) -> None:
         """Release the lock. Nothing is pending: every append was on disk when it returned."""

@@ -349,6 +349,8 @@ class Curation:
         The person's labels by index.
     n_labels
         How many labels the model was fitted on.
+    prior_probability
+        ``(n_cells,)`` float64: the host's own, NaN or None where it gave none.
     """
 
     recording: str
@@ -360,6 +362,7 @@ class Curation:
     threshold: float
     labels: Mapping[int, Label]
     n_labels: int = 0
+    prior_probability: NDArray[np.float64] | None = None
 
     @property
     def n_cells(self) -> int:
@@ -381,15 +384,24 @@ class Curation:
     def host_probability(self) -> NDArray[np.float64]:
         """Probabilities as a host that decides at 0.5 should see them, ``(n_cells,)`` float64.
 
-        A person's ``cell`` is 1, ``not_cell`` 0. The model's are shifted in logit so that `threshold` falls at 0.5 and kept at
-        least 1e-6 away from it, so that a host that applies ``> 0.5`` again finds exactly these decisions.
+        A person's ``cell`` is 1, ``not_cell`` 0. The model's are shifted in logit so that `threshold` falls at 0.5; where the
+        host's verdict stands its own probability does, too. Both are kept at least 1e-6 away from 0.5 on the side of the decision,
+        so that a host that applies ``> 0.5`` again finds exactly these decisions.
         """
         out = np.where(self.accepted, 1.0, 0.0)
+        if self.prior_probability is not None:
+            prior = (self.origin == "prior") & np.isfinite(self.prior_probability)
+            out[prior] = _on_side(self.prior_probability[prior], self.accepted[prior])
         model = self.origin == "model"
         if model.any():
             p = np.clip(self.probability[model], 1e-9, 1 - 1e-9)
             cut = min(max(self.threshold, 1e-9), 1 - 1e-9)
             logit = np.log(p / (1 - p)) - np.log(cut / (1 - cut))
             shifted = 1 / (1 + np.exp(-logit))
-            out[model] = np.where(self.accepted[model], np.maximum(shifted, 0.5 + 1e-6), np.minimum(shifted, 0.5 - 1e-6))
+            out[model] = _on_side(shifted, self.accepted[model])
         return out
+
+
+def _on_side(p: NDArray[np.float64], accepted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Probabilities kept on the side of 0.5 that their decision has."""
+    return np.where(accepted, np.clip(p, 0.5 + 1e-6, 1), np.clip(p, 0, 0.5 - 1e-6))

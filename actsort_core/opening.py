@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from actsort_core import plugins as plugin_module
-from actsort_core import store, strategies
+from actsort_core import store, strategies, writeback
 from actsort_core.errors import MissingFileError, UsageError, WriteError
 from actsort_core.features.table import Progress
 from actsort_core.formats import find_format, read_with
@@ -19,6 +19,7 @@ from actsort_core.plugins import Plugins
 from actsort_core.session import Session
 from actsort_core.store import Options, Source
 
+FIRST_FIT = 5.0  # seconds that opening may wait for the first fit on labels given earlier
 REFIT_WAIT = 0.04  # seconds: what a label may wait for the fit it causes, so that the next question is out within 50 ms
 
 
@@ -109,9 +110,13 @@ def open(
             raise MissingFileError(f"There is no session in {folder}.", "Start one with: actsort sort PATH --session FOLDER")
         located = list(store.stored_paths(store.read_document(folder), folder))
     found = []
-    for path, name in located:
+    for number, (path, name) in enumerate(located):
+        if progress:
+            progress("reading", number, len(located))
         fmt = find_format(path, registered.formats, name)
         found.append((path, fmt.name, read_with(fmt, path)))
+    if progress:
+        progress("reading", len(located), len(located))
     notes: list[str] = []
     if session is not None:
         folder = Path(session)
@@ -129,6 +134,7 @@ def open(
     else:
         if read_only:
             raise MissingFileError(f"There is no session in {folder}.", "Start one with: actsort sort PATH")
+        store.check_free(folder)
         old, options, created = None, Options(**changes), ""
         priors = {key: store.first_prior(source, recording, folder) for source in sources for key, recording in source.recordings.items()}
         try:
@@ -137,6 +143,8 @@ def open(
             raise WriteError(f"The session folder {folder} cannot be made ({error.strerror}).", "Choose another with --session.") from error
     journal = Journal(folder, read_only)
     try:
+        if broken := writeback.interrupted(journal):
+            notes.append(f"A write-back was interrupted ({', '.join(broken)}): run 'actsort write' again, or 'actsort restore'.")
         out = Session(
             folder, sources, priors, options, journal, registered, annotator or _login(), refit_wait, created=created, notes=notes
         )
@@ -144,9 +152,12 @@ def open(
         moved = document is not None and [p.absolute() for p, _ in located] != [Path(row["path"]) for row in document["sources"]]
         if not read_only and (options != old or moved):
             store.write_document(folder, sources, priors, options, created)
+        out.is_new = document is None
         plugin_module.call_each(registered.manager, "actsort_session_opened", session=out)
         if prepare:
             out.prepare(progress)
+            if refit_wait != 0:  # resumed: the first question should come from the model, not from chance
+                out.catch_up(FIRST_FIT)
     except BaseException:
         journal.close()
         raise
@@ -182,7 +193,7 @@ def _changes(
     if features is not None:
         changes["features"] = tuple(features)
     if threshold is not None:
-        changes["threshold"] = parse_threshold(threshold)
+        changes["threshold"] = store.parse_threshold(threshold)
     if classes is not None:
         for name, kind in classes.items():
             if kind not in (CELL, NOT_CELL, UNSURE) or name in LABEL_CLASSES or not name:
@@ -192,22 +203,3 @@ def _changes(
                 )
         changes["classes"] = dict(classes)
     return changes
-
-
-def parse_threshold(threshold: float | str) -> float | None:
-    """A threshold as given: a probability, or ``"pi"`` (None) for the estimated share of cells.
-
-    Raises
-    ------
-    UsageError
-        Neither.
-    """
-    if isinstance(threshold, str) and threshold.strip().lower() == "pi":
-        return None
-    try:
-        value = float(threshold)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise UsageError(f"{threshold!r} is no threshold.", "Give a probability from 0 to 1, or pi for the estimated share of cells.")
-    return value

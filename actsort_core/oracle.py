@@ -41,6 +41,8 @@ def read_truth(path: Path, n_cells: int) -> NDArray[np.int8]:
     """
     try:
         values = _values(path)
+        if path.suffix.lower() == ".csv" and len(values) == n_cells + 1 and _number(str(values[0])) is None:
+            values = values[1:]  # a header that is a word we know: "cell"
     except FileNotFoundError:
         raise MissingFileError(f"The oracle {path} does not exist.", "Check the path.") from None
     except (OSError, ValueError, TypeError, EOFError, MemoryError, RecursionError, csv.Error) as error:

@@ -4,8 +4,59 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actsort_core import learn
+from actsort_core.model import CandidateId
+
+
+@dataclass(frozen=True)
+class Question:
+    """A candidate put to the person: why, by which strategy, what the model said, when."""
+
+    candidate: CandidateId
+    strategy: str
+    reason: str
+    probability: float | None
+    asked: float
+
+
+@dataclass(frozen=True, eq=False)
+class FitJob:
+    """The labels that a run in the background shall know: rows and classes, who is labelled, the journal's last event."""
+
+    rows: NDArray[np.int64]
+    y: NDArray[np.int8]
+    labelled: NDArray[np.bool_]
+    seq: int
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What one run in the background found: the model, and in which order its strategy would ask."""
+
+    fit: learn.Fit | None
+    order: NDArray[np.int64]
+    strategy: str
+    reason: str
+
+
+def weakly(method: Callable[..., Any]) -> Callable[[Any], Any]:
+    """A call of a bound method that does not keep its object alive, and does nothing once that is gone."""
+    weak = weakref.WeakMethod(method)
+
+    def call(argument: Any) -> Any:
+        bound = weak()
+        return None if bound is None else bound(argument)
+
+    return call
+
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

@@ -17,7 +17,7 @@ from actsort_core.features.table import FeatureTable
 from actsort_core.model import Recording
 from actsort_core.oracle import balanced_accuracy
 from actsort_core.session import Session
-from actsort_core.writeback import WriteReport
+from actsort_core.writeback import WriteReport, interrupted
 
 
 def _recording_document(recording: Recording) -> dict[str, Any]:
@@ -190,6 +190,7 @@ def status_document(session: Session) -> dict[str, Any]:
         "written": [file["path"] for file in last["files"]] if last else [],
         "written_at": last["time"] if last else None,
         "changed_since_written": bool(since),
+        "interrupted_write": list(interrupted(session.journal)),
         "notes": session.notes,
     }
 

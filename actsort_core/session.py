@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
+import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,41 +32,15 @@ from actsort_core.model import (
     Predictions,
     Prior,
 )
-from actsort_core.refit import Refitter
+from actsort_core.refit import FitJob, Outcome, Question, Refitter, weakly
 from actsort_core.store import Options, Source
-
-
-@dataclass(frozen=True)
-class _Question:
-    candidate: CandidateId
-    strategy: str
-    reason: str
-    probability: float | None
-    asked: float
-
-
-@dataclass(frozen=True, eq=False)
-class _Job:
-    rows: NDArray[np.int64]
-    y: NDArray[np.int8]
-    labelled: NDArray[np.bool_]
-    seq: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Outcome:
-    """What one run in the background found: the model, and in which order its strategy would ask."""
-
-    fit: learn.Fit | None
-    order: NDArray[np.int64]
-    strategy: str
-    reason: str
 
 
 class Session:
     """Labels, model and decisions for the recordings of one or several results. Made by `opening.open`.
 
-    A session may be used from one thread; fits run in another. It is a context manager: leaving it releases the lock.
+    Fits run in a thread of their own, and plug-ins may label from there: every change is made under one lock. It is a context
+    manager: leaving it releases the session's files.
 
     Attributes
     ----------
@@ -79,7 +56,11 @@ class Session:
         Who is labelling now.
     notes
         What the person should know about files and session.
+    is_new
+        Whether it was started, not resumed.
     """
+
+    is_new = False
 
     def __init__(
         self,
@@ -111,7 +92,7 @@ class Session:
         self._x: NDArray[np.float32] | None = None
         self.feature_names: tuple[str, ...] = ()
         self._fit_error: Exception | None = None
-        self._question: _Question | None = None
+        self._question: Question | None = None
         self._skipped: set[CandidateId] = set()
         self._groups = select(registered.features, options.features)
         self._strategy = strategies.find(registered.strategies, options.strategy)
@@ -119,8 +100,10 @@ class Session:
         self._rank = np.argsort(np.random.default_rng(options.seed).permutation(len(self.candidates)))
         self._labelled = np.zeros(len(self.candidates), bool)
         self._labelled[[self._position[c] for c in self._current]] = True
-        self._outcome = _Outcome(None, np.argsort(self._rank), "random", "start")  # until the first run is done
-        self._refitter: Refitter[_Job, _Outcome] = Refitter(self._run, self._ran, self._failed)
+        self._outcome = Outcome(None, np.argsort(self._rank), "random", "start")  # until the first run is done
+        self._change = threading.RLock()
+        # Weak, so that a session nobody holds any more (a notebook cell run again) can go, and its lock with it.
+        self._refitter: Refitter[FitJob, Outcome] = Refitter(weakly(self._run), weakly(self._ran), weakly(self._failed))
         self._prepared = self._closed = False
 
     # ---- opening and closing
@@ -138,7 +121,7 @@ class Session:
         self._prepared = True
         nothing = np.zeros(0, np.int64)
         try:  # an order to ask in until the first fit is done
-            self._outcome = self._run(_Job(nothing, nothing.astype(np.int8), self._labelled.copy(), 0))
+            self._outcome = self._run(FitJob(nothing, nothing.astype(np.int8), self._labelled.copy(), 0))
         except PluginError as error:
             self._failed(error)
         self._request()
@@ -148,6 +131,13 @@ class Session:
         self._closed = True
         self._refitter.close()
         self.journal.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # also where opening failed half-way
+            # When the interpreter goes down its daemon threads are gone already, maybe while holding a lock: waiting for one would
+            # last for ever. The system takes the session's own lock back.
+            if not sys.is_finalizing():
+                self.close()
 
     def __enter__(self) -> Session:
         return self
@@ -192,9 +182,9 @@ class Session:
         if not self._prepared:  # somebody only wants to undo, or to look: the first `wait` catches up
             return
         rows, y = self._targets()
-        self._refitter.submit(_Job(rows, y, self._labelled.copy(), self.journal.events[-1]["seq"] if self.journal.events else 0))
+        self._refitter.submit(FitJob(rows, y, self._labelled.copy(), self.journal.events[-1]["seq"] if self.journal.events else 0))
 
-    def _run(self, job: _Job) -> _Outcome:
+    def _run(self, job: FitJob) -> Outcome:
         """Fit on the labels of `job` and put the other candidates in the order in which they should be asked."""
         x = self._matrix()
         fit = learn.fit(self._classifier, x, job.rows, job.y, job.seq) if learn.enough(job.y) else None
@@ -204,9 +194,9 @@ class Session:
         state = strategies.QueryState(probability, share, cut, job.labelled, self._rank, x)
         warm = fit is not None and min(int((job.y == 1).sum()), int((job.y == 0).sum())) >= 3
         strategy, reason = strategies.in_force(self._strategy, self.plugins.strategies, state, warm)
-        return _Outcome(fit, strategies.best(strategy, state, len(x)), strategy.name, reason)
+        return Outcome(fit, strategies.best(strategy, state, len(x)), strategy.name, reason)
 
-    def _ran(self, outcome: _Outcome) -> None:
+    def _ran(self, outcome: Outcome) -> None:
         self._outcome, self._fit_error = outcome, None
         if outcome.fit is not None and not self._closed:
             plugins.call_each(self.plugins.manager, "actsort_model_fitted", session=self, predictions=self.predictions())
@@ -236,26 +226,33 @@ class Session:
             ) from error
         return done
 
+    def catch_up(self, timeout: float) -> None:
+        """Give the fit on the labels there are `timeout` seconds; what it raises is heard by the next `wait`."""
+        if self._prepared and self._current:
+            self._refitter.wait(timeout)
+
     # ---- asking and labelling
 
     def ask(self) -> CandidateId | None:
         """The candidate to label next; None when all are labelled. Never waits for a fit; asks the same until it is labelled."""
-        if self._question is None or self._question.candidate in self._current:
-            self._skipped -= self._current.keys()
-            found = self.queue(len(self._skipped) + 1)
-            if not found:
-                return None
-            self._question = self._as_question(next((c for c in found if c not in self._skipped), found[0]))
-        return self._question.candidate
+        with self._change:
+            if self._question is None or self._question.candidate in self._current:
+                self._skipped -= self._current.keys()
+                found = self.queue(len(self._skipped) + 1)
+                if not found:
+                    return None
+                self._question = self._as_question(next((c for c in found if c not in self._skipped), found[0]))
+            return self._question.candidate
 
     def skip(self) -> CandidateId | None:
         """Put the present question off until all others are labelled; returns the next one."""
-        if self._question is not None:
-            self._skipped.add(self._question.candidate)
-            if self._skipped | self._current.keys() >= self._position.keys():  # once round: the others' turn again
-                self._skipped = {self._question.candidate}
-            self._question = None
-        return self.ask()
+        with self._change:
+            if self._question is not None:
+                self._skipped.add(self._question.candidate)
+                if self._skipped | self._current.keys() >= self._position.keys():  # once round: the others' turn again
+                    self._skipped = {self._question.candidate}
+                self._question = None
+            return self.ask()
 
     def queue(self, n: int) -> tuple[CandidateId, ...]:
         """The `n` candidates that would be asked next, by the latest fit."""
@@ -267,9 +264,9 @@ class Session:
             found = np.concatenate([found, rest[np.argsort(self._rank[rest])]])[:n]
         return tuple(self.candidates[i] for i in found)
 
-    def _as_question(self, candidate: CandidateId) -> _Question:
+    def _as_question(self, candidate: CandidateId) -> Question:
         outcome = self._outcome
-        return _Question(candidate, outcome.strategy, outcome.reason, self._probability_of(candidate), time.monotonic())
+        return Question(candidate, outcome.strategy, outcome.reason, self._probability_of(candidate), time.monotonic())
 
     def label(
         self,
@@ -301,27 +298,29 @@ class Session:
         """
         where = self.id(candidate)
         name = self.options.class_of(value)
-        question = self._question if self._question and self._question.candidate == where else None
-        if where in self._current:  # a second thought, not an answer to the question
-            question = None
-        if question and seconds is None:
-            seconds = round(time.monotonic() - question.asked, 3)
-        if seconds is not None:
-            seconds = float(seconds) if math.isfinite(seconds) else None  # what JSON can hold
-        event = self.journal.append(
-            "label",
-            annotator=annotator or self.annotator,
-            recording=where.recording,
-            index=where.index,
-            fingerprint=self.recordings[where.recording].candidate_fingerprints[where.index],
-            **{"class": name},
-            seconds=seconds,
-            strategy=question.strategy if question else "",
-            reason=question.reason if question else "review",
-            inclusion=None,
-            p=question.probability if question else self._probability_of(where),
-        )
-        self._apply(event)
+        with self._change:
+            question = self._question if self._question and self._question.candidate == where else None
+            if where in self._current:  # a second thought, not an answer to the question
+                question = None
+            if question and seconds is None:
+                seconds = round(time.monotonic() - question.asked, 3)
+            if seconds is not None:
+                seconds = float(seconds) if math.isfinite(seconds) else None  # what JSON can hold
+            event = self.journal.append(
+                "label",
+                annotator=annotator or self.annotator,
+                recording=where.recording,
+                index=where.index,
+                fingerprint=self.recordings[where.recording].candidate_fingerprints[where.index],
+                **{"class": name},
+                seconds=seconds,
+                strategy=question.strategy if question else "",
+                reason=question.reason if question else "review",
+                inclusion=None,
+                p=question.probability if question else self._probability_of(where),
+            )
+            self._apply(event)
+        self._changed(where)
         return label_of(event)
 
     def _probability_of(self, candidate: CandidateId) -> float | None:
@@ -330,13 +329,11 @@ class Session:
 
     def undo(self) -> CandidateId | None:
         """Take back this annotator's latest label; it is asked again next. None when there is nothing to undo."""
-        done = self._labels.done.get(self.annotator)
-        return self._step("undo", done[-1]) if done else None
+        return self._step("undo", self._labels.done)
 
     def redo(self) -> CandidateId | None:
         """Give the label that was last undone again. None when there is nothing to redo."""
-        undone = self._labels.undone.get(self.annotator)
-        return self._step("redo", undone[-1]) if undone else None
+        return self._step("redo", self._labels.undone)
 
     def latest_annotator(self, kind: str) -> str | None:
         """Who gave the latest label that could be undone (`kind` ``"undo"``) or redone (``"redo"``)."""
@@ -344,14 +341,20 @@ class Session:
         last = {who: history[-1]["seq"] for who, history in histories.items() if history}
         return max(last, key=last.__getitem__) if last else None
 
-    def _step(self, kind: str, target: Mapping[str, Any]) -> CandidateId:
-        event = self.journal.append(kind, annotator=self.annotator, target=target["seq"])
-        self._apply(event)
-        candidate = label_of(target).candidate
-        self._question = self._as_question(candidate) if kind == "undo" and candidate not in self._current else None
+    def _step(self, kind: str, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> CandidateId | None:
+        with self._change:
+            history = histories.get(self.annotator)
+            if not history:
+                return None
+            target = history[-1]
+            candidate = label_of(target).candidate
+            self._apply(self.journal.append(kind, annotator=self.annotator, target=target["seq"]))
+            self._question = self._as_question(candidate) if kind == "undo" and candidate not in self._current else None
+        self._changed(candidate)
         return candidate
 
     def _apply(self, event: dict[str, Any]) -> None:
+        """Take an event that is on disk into account, and ask for a fit that knows it. Under the lock."""
         candidate = self._labels.apply(event)
         if candidate is not None:
             label = self._labels.of(candidate)
@@ -360,8 +363,12 @@ class Session:
             else:
                 self._current[candidate] = label
             self._labelled[self._position[candidate]] = label is not None
-            plugins.call_each(self.plugins.manager, "actsort_labels_changed", session=self, labels=[label] if label else [])
         self._request()
+
+    def _changed(self, candidate: CandidateId) -> None:
+        """Tell plug-ins, and give the fit a moment. Not under the lock: a plug-in told of that fit may want to label."""
+        label = self._labels.of(candidate)
+        plugins.call_each(self.plugins.manager, "actsort_labels_changed", session=self, labels=[label] if label else [])
         self._refitter.wait(self.refit_wait)
 
     def questions(self, labels: int | str) -> Iterator[CandidateId]:
@@ -396,18 +403,8 @@ class Session:
         return self
 
     def count(self, labels: int | str) -> int:
-        """A number of labels, from a number or a share of all candidates like ``"1%"`` (rounded up)."""
-        try:
-            if isinstance(labels, str) and labels.strip().endswith("%"):
-                share = float(labels.strip()[:-1])
-                number = math.ceil(round(share / 100 * len(self.candidates), 9))
-            else:
-                share = number = int(labels)
-        except (TypeError, ValueError, OverflowError):
-            share = number = -1
-        if share < 0 or not math.isfinite(share):
-            raise UsageError(f"{labels!r} is no number of labels.", "Give a count like 40 or a share like 1%.")
-        return min(number, len(self.candidates))
+        """A number of labels, from a number or a share of all candidates like ``"1%"`` (see `store.parse_labels`)."""
+        return store.parse_labels(labels, len(self.candidates))
 
     # ---- what is known
 
@@ -451,33 +448,32 @@ class Session:
         return self.options.threshold
 
     @threshold.setter
-    def threshold(self, value: float | None) -> None:
-        if value is not None and not 0 <= value <= 1:
-            raise UsageError(f"A threshold is a probability from 0 to 1, not {value}.", "Leave it out for the estimated share of cells.")
-        self._save_options(threshold=value)
+    def threshold(self, value: float | str | None) -> None:
+        self._save_options(threshold=None if value is None else store.parse_threshold(value))
 
     def curations(self) -> dict[str, Curation]:
         """The decisions by recording, on all labels given so far (waits for the fit that knows them)."""
         self.wait()
-        return decide.curate(self.recordings, self.priors, self._current, self.predictions(), self.options.kind)
+        return decide.curate(self.recordings, self.priors, dict(self._current), self.predictions(), self.options.kind)
 
     def decisions(self) -> tuple[Decision, ...]:
         """The final verdict on every candidate of the session: labels first, else the model, else the host."""
         return tuple(decision for curation in self.curations().values() for decision in curation.decisions())
 
-    def write(self, dry_run: bool = False) -> writeback.WriteReport:
+    def write(self, dry_run: bool = False, progress: Progress | None = None) -> writeback.WriteReport:
         """Write the decisions into the native files (see `writeback.write_back`); a dry run only says what would change."""
         curations = self.curations()
-        report = writeback.write_back(self.sources, self.plugins.formats, curations, self.folder, self.journal, dry_run)
+        report = writeback.write_back(self.sources, self.plugins.formats, curations, self.folder, self.journal, dry_run, progress)
         if not dry_run:
-            plugins.call_each(
-                self.plugins.manager,
-                "actsort_decisions_written",
-                session=self,
-                curations=list(curations.values()),
-                paths=list(report.written),
-            )
+            arguments = {"curations": list(curations.values()), "paths": list(report.written)}
+            plugins.call_each(self.plugins.manager, "actsort_decisions_written", session=self, **arguments)
         return report
+
+    def discard(self) -> None:
+        """Close a session that was only just started, and leave nothing of it; one that holds any event is only closed."""
+        self.close()
+        if self.is_new and not self.journal.events:
+            store.remove(self.folder)
 
     def restore(self, force: bool = False) -> tuple[Path, ...]:
         """Undo what `write` wrote (see `writeback.restore`). Labels stay."""

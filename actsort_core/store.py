@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import math
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from actsort_core.atomic import atomic_write_json, digest
-from actsort_core.errors import ActsortError, ChangedError, FormatError, MissingFileError, UsageError
-from actsort_core.journal import FILE, Journal, label_of, now
+from actsort_core.errors import ActsortError, ChangedError, FormatError, MissingFileError, UsageError, WriteError
+from actsort_core.journal import FILE, Journal, decode, label_of, now
 from actsort_core.model import CELL, LABEL_CLASSES, NOT_CELL, UNSURE, Prior, Recording
 
 FORMAT_VERSION = 1
@@ -102,40 +105,53 @@ def default_folder(path: Path) -> Path:
     return path / "actsort" if path.is_dir() else path.with_name(path.name + ".actsort")
 
 
+def _fallback_folder(path: Path) -> Path:
+    """Where the session of a result in a read-only place lives: in the working folder, told apart by the result's full path."""
+    full = path.resolve()
+    return Path.cwd() / f"{full.name}-{hashlib.blake2b(str(full).encode('utf-8', 'replace'), digest_size=4).hexdigest()}.actsort"
+
+
 def choose_folder(path: Path) -> tuple[Path, str]:
     """The default folder of `path`, or, where that is read-only, one in the working folder; and a note saying so."""
     folder = default_folder(path.absolute())
     if folder.is_dir() or os.access(folder.parent, os.W_OK):
         return folder, ""
-    elsewhere = Path.cwd() / f"{path.absolute().name}.actsort"
+    elsewhere = _fallback_folder(path)
     return elsewhere, f"{folder.parent} is read-only; the session is kept in {elsewhere}."
 
 
 def is_session(path: Path) -> bool:
     """Whether `path` is a session's folder."""
-    return (path / DOCUMENT).is_file()
+    try:
+        return (path / DOCUMENT).is_file()
+    except OSError:  # a folder that may not be looked into
+        return False
 
 
 def find_folder(path: Path) -> Path:
-    """The session a person means by `path`: the session's folder itself, or a result that has one.
+    """The session a person means by `path`: the session's folder itself, or a result that was opened with it.
+
+    A session nearby that is about something else is never taken: what it says would be written into files nobody named.
 
     Raises
     ------
     MissingFileError
-        There is none.
+        There is no such path, or no session of it.
     """
-    for folder in (path, default_folder(path), path.parent / "actsort", Path.cwd() / f"{path.absolute().name}.actsort"):
-        if is_session(folder):
-            return folder
-    # A Suite2p folder with one plane: its session is in the plane.
-    below = (
+    if is_session(path):
+        return path
+    if not path.exists():
+        raise MissingFileError(f"{path} does not exist.", "Pass a session's folder, or the result it was started with.")
+    if is_session(own := default_folder(path)):
+        return own
+    inside = (
         sorted({found.parent for pattern in ("*", "*/*") for found in path.glob(f"{pattern}/actsort/{DOCUMENT}")}) if path.is_dir() else []
     )
-    if len(below) == 1:
-        return below[0]
-    if below:
-        raise UsageError(f"There are {len(below)} sessions below {path}: {', '.join(map(str, below))}.", "Pass the one you mean.")
-    raise MissingFileError(f"There is no session at {path}.", f"Start one with: actsort sort {path}")
+    for folder in (path.parent / "actsort", _fallback_folder(path), *inside):
+        if is_session(folder) and any(stored.resolve() == path.resolve() for stored, _ in stored_paths(read_document(folder), folder)):
+            return folder
+    near = f"There are sessions inside: {', '.join(map(str, inside))}." if inside else f"Start one with: actsort sort {path}"
+    raise MissingFileError(f"There is no session of {path}.", near)
 
 
 def keyed(found: Sequence[tuple[Path, str, Sequence[Recording]]]) -> tuple[Source, ...]:
@@ -287,11 +303,13 @@ def match(document: Mapping[str, Any], sources: Sequence[Source]) -> tuple[tuple
     if len(rows) != len(found):
         raise ChangedError(
             f"The session holds {len(rows)} recording(s), {len(found)} were found.",
-            "Open it with the results it was started with, or start another with --session.",
+            f"It was started with {', '.join(str(row['path']) for row in document['sources'])}; open it with these, or start another "
+            "with --session.",
         )
     by_source: list[dict[str, Recording]] = [{} for _ in sources]
     position = {id(source): i for i, source in enumerate(sources)}
     priors: dict[str, Prior] = {}
+    taken: list[int] = []
     free = list(found)
     for _, entry in rows:
         candidates = entry["candidates"].split()
@@ -306,8 +324,12 @@ def match(document: Mapping[str, Any], sources: Sequence[Source]) -> tuple[tuple
             )
         source, recording = same[0]
         free.remove(same[0])
+        taken.append(position[id(source)])
         by_source[position[id(source)]][entry["key"]] = recording
         priors[entry["key"]] = _prior_of(entry["prior"])
+    if taken != sorted(taken):  # an oracle, and the seed's random order, go by the order of the candidates
+        order = ", ".join(str(row["path"]) for row in document["sources"])
+        raise UsageError("The results are given in another order than the session has them.", f"Its order is: {order}.")
     return tuple(Source(s.path, s.format, r) for s, r in zip(sources, by_source, strict=True)), priors
 
 
@@ -368,3 +390,79 @@ def first_prior(source: Source, recording: Recording, own: Path) -> Prior:
                 if entry["candidates"].split() == list(recording.candidate_fingerprints):
                     return _prior_of(entry["prior"])
     return recording.prior
+
+
+def remove(folder: Path) -> None:
+    """Take a session without labels away again: `DOCUMENT`, journal, cache and lock; the folder itself if nothing else is in it."""
+    for name in (DOCUMENT, FILE, ".lock", ".softlock", "lock-owner.txt"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "features", ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def check_free(folder: Path) -> None:
+    """Make sure that a new session may be started in `folder`: it is new, empty, or holds only what is ours.
+
+    Raises
+    ------
+    UsageError
+        It holds something else, which must not be mixed with a session.
+    """
+    ours = {"features", "backups", "curation.json", ".lock", ".softlock", "lock-owner.txt", FILE}
+    try:
+        found = sorted(path.name for path in folder.iterdir() if path.name not in ours and not path.name.startswith(f"{FILE}.torn-"))
+        first = (folder / FILE).read_bytes().split(b"\n")[0] if (folder / FILE).is_file() else b""
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise WriteError(f"The session folder {folder} cannot be used ({error.strerror}).", "Choose another with --session.") from error
+    if first:
+        try:
+            decode(first)
+        except ValueError:
+            found.append(FILE)
+    if found:
+        raise UsageError(
+            f"{folder} is no session and not empty (it holds {found[0]}).", "Give the session a folder of its own with --session."
+        )
+
+
+def parse_threshold(threshold: float | str) -> float | None:
+    """A threshold as given: a probability, or ``"pi"`` (None) for the estimated share of cells.
+
+    Raises
+    ------
+    UsageError
+        Neither.
+    """
+    if isinstance(threshold, str) and threshold.strip().lower() == "pi":
+        return None
+    try:
+        value = float(threshold)
+    except (TypeError, ValueError):
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise UsageError(f"{threshold!r} is no threshold.", "Give a probability from 0 to 1, or pi for the estimated share of cells.")
+    return value
+
+
+def parse_labels(labels: int | str, n_cells: int) -> int:
+    """A number of labels, from a number or a share of all candidates like ``"1%"`` (rounded up); at most `n_cells`.
+
+    Raises
+    ------
+    UsageError
+        It is neither.
+    """
+    try:
+        if isinstance(labels, str) and labels.strip().endswith("%"):
+            share = float(labels.strip()[:-1])
+            number = math.ceil(round(share / 100 * n_cells, 9))
+        else:
+            share = number = int(labels)
+    except (TypeError, ValueError, OverflowError):
+        share = number = -1
+    if share < 0 or not math.isfinite(share):
+        raise UsageError(f"{labels!r} is no number of labels.", "Give a count like 40 or a share like 1%.")
+    return min(number, n_cells)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from actsort_core.atomic import as_json, backup, clear_leftovers, commit, digest, held, staged
 from actsort_core.errors import ActsortError, ChangedError, MissingFileError, WriteError
+from actsort_core.features.table import Progress
 from actsort_core.formats import Format, WritePlan, read_with
 from actsort_core.journal import Journal, now
 from actsort_core.model import Curation, Recording
@@ -157,6 +158,7 @@ class _Receipt:
 
     relative: str
     backup: str
+    before: str
     ours: frozenset[str]
 
 
@@ -178,7 +180,7 @@ def _receipts(journal: Journal, folder: Path) -> dict[Path, _Receipt]:
         if files:
             near = Path(os.path.normpath(folder / relative))
             here = near if near.exists() or not Path(files[-1]["path"]).exists() else Path(files[-1]["path"])
-            receipts[here] = _Receipt(relative, files[-1]["backup"], frozenset(f["after"] for f in files))
+            receipts[here] = _Receipt(relative, files[-1]["backup"], files[-1]["before"], frozenset(f["after"] for f in files))
     return receipts
 
 
@@ -189,6 +191,7 @@ def write_back(
     folder: Path,
     journal: Journal,
     dry_run: bool = False,
+    progress: Progress | None = None,
 ) -> WriteReport:
     """Write decisions into the native files of all sources.
 
@@ -209,6 +212,8 @@ def write_back(
         Receives the intent before, and the receipt after.
     dry_run
         Only plan: touch nothing.
+    progress
+        Called with what is done, how many steps are and of how many.
 
     Raises
     ------
@@ -217,17 +222,27 @@ def write_back(
     WriteError
         Writing failed, or the files did not read back as meant. They are as they were before.
     """
-    plans = [plan_source(source, formats[source.format], curations) for source in sources]
+    steps = _Steps(progress, 2 * len(sources) + 1)
+    plans = []
+    for source in sources:
+        steps.next("reading again")
+        plans.append(plan_source(source, formats[source.format], curations))
     differences = tuple(d for _, ds in plans for d in ds)
     edits = [edit for plan, _ in plans for edit in plan.edits]
     planned = tuple((edit.path, edit.what) for edit in edits)
     stale = tuple(entry for plan, _ in plans for entry in plan.stale)
     notes = tuple(dict.fromkeys(note for plan, _ in plans for note in plan.notes))
+    receipts = _receipts(journal, folder.resolve())
+    for edit in edits:
+        known = receipts.get(edit.path.resolve())
+        if known and (present := digest(edit.path)) and present not in known.ours and present != known.before:
+            notes += (f"{edit.path} was changed after ActSort wrote it (clicks in the toolkit?); that is replaced, and kept in backups.",)
     if dry_run:
+        steps.end()
         return WriteReport(differences, (), planned, {}, stale, notes)
     journal.check_writable()
     folder = folder.resolve()
-    receipts = _receipts(journal, folder)
+    steps.next("writing")
     files: list[dict[str, Any]] = []
     with contextlib.ExitStack() as stack:
         temporary = []
@@ -261,16 +276,19 @@ def write_back(
         try:
             for tmp, path in temporary:
                 commit(tmp, path)
-            _verify(sources, formats, curations)
+            for source in sources:
+                steps.next("comparing")
+                _verify(source, formats[source.format], curations)
             commit(tmp_told, told)
             journal.append("written", files=files, counts=counts)
         except BaseException as error:
-            _put_all_back(undo, files)
+            _put_all_back(undo, [*files, {"path": CURATION, "backup": ""}])
             with contextlib.suppress(ActsortError):  # a full disk: the intent alone does no harm, contents tell what is there
                 journal.append("write_undone", files=[file["relative"] for file in files])
             if isinstance(error, ActsortError) or not isinstance(error, Exception):
                 raise
             raise WriteError(f"Writing failed ({type(error).__name__}: {error}).", "The files were put back as they were.") from error
+    steps.end()
     backups = {Path(file["path"]): folder / file["backup"] for file in files if file["backup"]}
     resolved = {edit.path: edit.path.resolve() for edit in edits}
     return WriteReport(
@@ -283,37 +301,48 @@ def write_back(
     )
 
 
-def _verify(sources: Sequence[Source], formats: Mapping[str, Format], curations: Mapping[str, Curation]) -> None:
-    for source in sources:
-        for key, recording in reread(source, formats[source.format]).items():
-            wrong = np.flatnonzero((recording.prior.verdict > 0) != curations[key].accepted)
-            if len(wrong):
-                raise WriteError(
-                    f"{recording.path} did not read back as written: {len(wrong)} verdicts differ (first: candidate {wrong[0]}).",
-                    "The files were put back as they were. Please report this.",
-                )
+def _verify(source: Source, fmt: Format, curations: Mapping[str, Curation]) -> None:
+    for key, recording in reread(source, fmt).items():
+        wrong = np.flatnonzero((recording.prior.verdict > 0) != curations[key].accepted)
+        if len(wrong):
+            raise WriteError(
+                f"{recording.path} did not read back as written: {len(wrong)} verdicts differ (first: candidate {wrong[0]}).",
+                "The files were put back as they were. Please report this.",
+            )
+
+
+class _Steps:
+    """Counts steps for a progress bar."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._tell, self._total, self._done = progress, total, 0
+
+    def next(self, name: str) -> None:
+        if self._tell:
+            self._tell(name, self._done, self._total)
+        self._done += 1
+
+    def end(self) -> None:
+        if self._tell:
+            self._tell("done", self._total, self._total)
+
+
+def interrupted(journal: Journal) -> tuple[str, ...]:
+    """Files of a write-back that a crash interrupted: each holds either its old or its new content, and is whole."""
+    last = [event for event in journal.events if event["kind"] in ("write_started", "written", "write_undone", "restored")][-1:]
+    return tuple(file["path"] for event in last if event["kind"] == "write_started" for file in event["files"])
 
 
 def _put_all_back(undo: Sequence[Callable[[], None]], files: Sequence[Mapping[str, Any]]) -> None:
     """Undo a write that failed, every file of it, and say so where one cannot be put back."""
     lost = []
-    for put_back, file in zip(undo, [*files, {"path": CURATION, "backup": ""}], strict=True):
+    for put_back, file in zip(undo, files, strict=True):
         try:
             put_back()
         except OSError as error:
             lost.append(f"{file['path']} ({error.strerror}; its former content: {file['backup'] or 'there was none'})")
     if lost:
         raise WriteError(f"Writing failed, and these files could not be put back: {', '.join(lost)}.", "See: actsort restore.")
-
-
-def _put_back(path: Path, kept: Path | None) -> None:
-    """Give one file the content it had before; a file that did not exist before is removed."""
-    if kept is None:
-        path.unlink(missing_ok=True)
-        return
-    with staged(path) as tmp:
-        shutil.copyfile(kept, tmp)
-        commit(tmp, path)
 
 
 def restore(folder: Path, journal: Journal, force: bool = False) -> tuple[Path, ...]:
@@ -359,11 +388,28 @@ def restore(folder: Path, journal: Journal, force: bool = False) -> tuple[Path, 
                 "Nothing was restored. Look at it first; --force restores it all the same.",
             )
         todo.append((path, receipt, ours))
-    for path, receipt, ours in todo:
-        if not ours and path.exists():
-            backup(path, folder / "backups")
-        _put_back(path, folder / receipt.backup if receipt.backup else None)
-    journal.append("restored", files=[receipt.relative for receipt in receipts.values()])
+    with contextlib.ExitStack() as stack:
+        ready = []
+        for path, receipt, ours in todo:
+            if path.exists() and not os.access(path, os.W_OK):
+                raise WriteError(f"{path} is write-protected.", "Nothing was restored. Make it writable first.")
+            if not ours and path.exists():
+                backup(path, folder / "backups")
+            tmp = None
+            if receipt.backup:
+                tmp = stack.enter_context(staged(path))
+                shutil.copyfile(folder / receipt.backup, tmp)
+            ready.append((path, tmp, stack.enter_context(held(path))))
+        try:
+            for path, tmp, _ in ready:
+                if tmp is None:  # it did not exist before
+                    path.unlink(missing_ok=True)
+                else:
+                    commit(tmp, path)
+            journal.append("restored", files=[receipt.relative for receipt in receipts.values()])
+        except BaseException:
+            _put_all_back([put_back for _, _, put_back in ready], [{"path": str(path), "backup": ""} for path, _, _ in ready])
+            raise
     return tuple(path for path, _, _ in todo)
 
 

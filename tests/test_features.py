@@ -577,9 +577,9 @@ def test_progress_is_told_by_group_and_never_goes_back(monkeypatch: pytest.Monke
     monkeypatch.setattr(_shared, "BLOCK_VALUES", 800)
     told: list[tuple[str, int, int]] = []
     table.compute_table(make_recording(12), [footprints.GROUP, traces.GROUP], lambda *given: told.append(given))
-    assert list(dict.fromkeys(name for name, _, _ in told)) == ["footprint", "trace"]
+    assert list(dict.fromkeys(name for name, _, _ in told)) == ["footprint features", "trace features"]
     for name in ("footprint", "trace"):
-        done = [n for group_, n, total in told if group_ == name and total == 12]
+        done = [n for group_, n, total in told if group_ == f"{name} features" and total == 12]
         assert (done[0], done[-1]) == (0, 12)
     assert len([n for name, n, _ in told if name == "trace"]) > 4
 

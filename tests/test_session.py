@@ -1053,7 +1053,8 @@ def test_beside_a_read_only_result_the_session_is_kept_in_the_working_folder(ope
     read_only_below(monkeypatch, result)
     before = snapshot(result)
     session = opened(result)
-    assert session.folder == work / "results.actsort"
+    assert session.folder.parent == work
+    assert session.folder.match("results-*.actsort"), "told apart from other read-only results of that name"
     assert any("read-only" in note and str(session.folder) in note for note in session.notes)
     session.label(3, "cell")
     session.close()
@@ -1099,7 +1100,7 @@ def test_a_closed_session_changes_nothing(opened, result, truth, snapshot):
 
 def test_a_session_is_locked_while_it_is_open(opened, result):
     session = opened(result)
-    with pytest.raises(LockedError, match=f"process {os.getpid()}"):
+    with pytest.raises(LockedError, match="open in this program already"):
         opened(result)
     session.close()
     session.close()

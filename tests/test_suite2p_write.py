@@ -72,7 +72,8 @@ def test_plan_and_stage(tmp_path):
     remedies = dict(plan.stale)
     assert "Load folder" in remedies[folder / "combined/iscell.npy"]
     assert "Save to mat" in remedies[folder / "plane1/Fall.mat"]
-    assert plan.notes == ("plane1: 2 undecided candidates are written as not cells.",)
+    assert plan.notes[1:] == ("plane1: 2 undecided candidates are written as not cells.",)
+    assert "already shows the old verdicts" in plan.notes[0]
 
     for edit, recording, curation in zip(plan.edits, recordings, curations, strict=True):
         tmp = edit.path.with_name(".iscell.tmp")

@@ -11,6 +11,7 @@ KERNEL = (0.2, 0.05)  # weights of the frames one and two away; the middle has .
 MIN_DISTANCE = 3  # frames between events
 MARGIN = 3  # silent frames kept around activity: more than the kernel and the distance reach
 DENSE = 0.5  # share of kept frames below which silence is cut out
+TINY = np.finfo(np.float32).tiny  # what is not positive is below every level
 
 
 def count_events(median: NDArray[np.float32], levels: Floats) -> Floats:
@@ -44,14 +45,14 @@ def count_events(median: NDArray[np.float32], levels: Floats) -> Floats:
             padded[:, MARGIN:-MARGIN] = median[alive]
             flat, start = padded.ravel(), np.arange(alive.size) * padded.shape[1]
         elif not still.all():
-            length = np.diff(np.append(start, flat.size))
-            flat, length, alive = flat[np.repeat(still, length)], length[still], alive[still]
-            start = np.cumsum(length) - length
+            parts = [part for part, stays in zip(np.split(flat, start[1:]), still, strict=True) if stays]
+            alive = alive[still]
+            length = np.array([part.size for part in parts], np.intp)
+            flat, start = np.concatenate([flat[:0], *parts]), np.cumsum(length) - length
         if not alive.size:
             break
-        length = np.diff(np.append(start, flat.size))
-        flat = flat * (flat >= np.repeat(level[alive].astype(np.float32), length))
-        np.maximum(flat, 0, out=flat)
+        least = np.maximum(level[alive].astype(np.float32), TINY)
+        flat = flat * (flat >= np.repeat(least, np.diff(start, append=flat.size)))
         flat, start = _without_silence(flat, start)
         counts[k, alive] = _count(flat, start, level[alive])
     return counts
@@ -71,8 +72,8 @@ def _without_silence(flat: NDArray[np.float32], start: Positions) -> tuple[NDArr
     keep[end - 2 - MARGIN] = True
     if np.count_nonzero(keep) > DENSE * flat.size:
         return flat, start
-    length = np.add.reduceat(keep, start, dtype=np.intp)
-    return flat[keep], np.cumsum(length) - length
+    at = np.flatnonzero(keep)
+    return flat[at], np.searchsorted(at, start)
 
 
 def _count(flat: NDArray[np.float32], start: Positions, share: Floats) -> Floats:
@@ -88,23 +89,26 @@ def _count(flat: NDArray[np.float32], start: Positions, share: Floats) -> Floats
     inner += part
     last = np.append(start[1:], flat.size) - 1 - MARGIN
     smooth[last] = 0
-    level = share * np.maximum.reduceat(smooth, start)
+    level = (share * np.maximum.reduceat(smooth, start)).astype(np.float64)
 
     falls = smooth[1:] <= smooth[:-1]
     rises = smooth[1:] >= smooth[:-1]
-    top = rises[:-1] & falls[1:] & (smooth[1:-1] > 0)
+    top = rises[:-1] & falls[1:] & (smooth[1:-1] > 0)  # of frames from the second
+    for offset in range(MARGIN + 1):
+        top[np.maximum(start + offset - 1, 0)] = False
+        top[last + offset - 2] = False
     at = np.flatnonzero(top) + 1
-    trace = np.searchsorted(start, at, side="right") - 1
-    good = (smooth[at] > level[trace]) & (at > start[trace] + MARGIN) & (at < last[trace] - 1)
-    at, trace = at[good], trace[good]
+    height = smooth[at]
+    high = np.flatnonzero(height > np.repeat(level, np.diff(np.searchsorted(at, start), append=at.size)))
+    at, height = at[high], height[high]
     while at.size > 1:
         close = np.diff(at) < MIN_DISTANCE
         if not close.any():
             break
-        value = smooth[at]
-        lower = value[:-1] <= value[1:]
-        keep = np.ones(at.size, bool)
-        keep[:-1] &= ~(close & lower)
-        keep[1:] &= ~(close & ~lower)
-        at, trace = at[keep], trace[keep]
-    return np.bincount(trace, minlength=start.size).astype(float)
+        lower = height[:-1] <= height[1:]
+        drop = np.zeros(at.size, bool)
+        drop[:-1] = close & lower
+        drop[1:] |= close & ~lower
+        left = np.flatnonzero(~drop)
+        at, height = at[left], height[left]
+    return np.diff(np.searchsorted(at, start), append=at.size).astype(float)

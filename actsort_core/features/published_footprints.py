@@ -16,7 +16,7 @@ from actsort_core.features import Feature, FeatureGroup
 from actsort_core.features import published_traces as traces
 from actsort_core.features._published_outline import outline
 from actsort_core.features._published_sheet import Sheet, sheets
-from actsort_core.features._shared import BLOCK_PIXELS, Features, Flags, Floats, Positions, finite_or_nan, missing
+from actsort_core.features._shared import Features, Flags, Floats, Positions, column_blocks, finite_or_nan, missing
 from actsort_core.model import Recording
 
 AREA, BODY, TEXTURE = 0.1, 0.3, 1e-3  # weights (footprint maximum = 1) above which a pixel counts
@@ -203,19 +203,17 @@ def _max_correlation(weights: sparse.csc_array) -> Floats:
     mean = np.asarray(weights.T @ ones) / n_pixels
     variance = np.asarray(weights.multiply(weights).T @ ones) / n_pixels - mean**2
     std = np.sqrt(np.where(variance > 1e-12, variance, np.nan))  # a footprint that fills the field of view evenly has none
-    transposed = weights.T.tocsr()
+    by_pixel = weights.tocsr()
     best = np.full(n_cells, -np.inf)
-    start = 0
-    while start < n_cells:
-        stop = int(np.searchsorted(weights.indptr, weights.indptr[start] + BLOCK_PIXELS, side="right")) - 1
-        stop = min(max(stop, start + 1), n_cells)
-        product = (transposed @ weights[:, start:stop]).tocoo()
-        i, j = product.row, product.col + start
-        other = i != j
-        i, j = i[other], j[other]
-        r = (product.data[other] / n_pixels - mean[i] * mean[j]) / (std[i] * std[j])
-        np.fmax.at(best, j, r)
-        start = stop
+    for block in column_blocks(weights):
+        product = weights[:, block].T @ by_pixel  # a row per candidate of the block
+        j = np.repeat(np.arange(n_cells)[block], np.diff(product.indptr))
+        i = product.indices
+        r = (product.data / n_pixels - mean[i] * mean[j]) / (std[i] * std[j])
+        r[i == j] = -np.inf
+        some = np.flatnonzero(np.diff(product.indptr))
+        if some.size:
+            best[block][some] = np.fmax.reduceat(r, product.indptr[some])
     return np.where(mean > 0, np.where(np.isfinite(best), np.clip(best, -1, 1), np.where(np.isnan(std), np.nan, 0)), np.nan)
 
 

@@ -7,6 +7,7 @@ with an offset. None changes with the unit.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ Float32s = NDArray[np.float32]
 
 LEVELS = (1, 3, 10, 30, 100, 300)  # of the noise
 BANDS = ((0.0, 0.05), (0.05, 0.95), (0.5, 1.0), (0.0, 0.5), (0.95, 1.0))  # of the Nyquist frequency
+NOISE_BAND = (0.5, 1.0)
 WORK_VALUES = 400_000  # values of a block of traces: few enough for the cache, and for calls to cost little beside the work
 ARENA = 31 << 20  # bytes, see `_keep_memory`
 TINY = np.finfo(np.float32).tiny
@@ -157,7 +159,9 @@ def _in_range(block: Float32s) -> Float32s:
     """Rows scaled by powers of two, which costs no precision, so that no square overflows."""
     largest = np.maximum(block.max(axis=1), -block.min(axis=1))
     exponent = np.frexp(np.where(largest > 0, largest, 1))[1]
-    return np.asarray(np.ldexp(block, -exponent[:, None]))
+    if np.abs(exponent).max(initial=0) > 120:  # the factor itself might overflow
+        return np.asarray(np.ldexp(block, -exponent[:, None]))
+    return np.asarray(block * np.ldexp(np.float32(1), -exponent)[:, None])
 
 
 def _describe(y: Float32s) -> tuple[Floats, Float32s]:
@@ -200,8 +204,9 @@ def _standardised(y: Float32s) -> Float32s:
     """Mean 0 and norm 1; NaN for a flat trace."""
     z = y - y.mean(axis=1, keepdims=True)
     norm = np.sqrt(np.einsum("ij,ij->i", z, z))
-    norm[norm <= 1e-6 * np.sqrt(y.shape[1]) * np.abs(y).max(axis=1)] = np.nan
-    return np.asarray(z / norm[:, None])
+    norm[norm <= 1e-6 * np.sqrt(y.shape[1]) * np.maximum(y.max(axis=1), -y.min(axis=1))] = np.nan
+    z /= norm[:, None]
+    return np.asarray(z)
 
 
 class _Upper:
@@ -242,19 +247,20 @@ def _spectrum(centred: Float32s, mean: Floats) -> tuple[Floats, list[Floats]]:
     """Noise, and the share of power in each of `BANDS`. Frequencies are those below Nyquist, zero among them."""
     n_frames = centred.shape[1]
     n = (n_frames + 1) // 2
-    parts = fft.rfft(centred, axis=1)[:, :n].view(np.float32).reshape(len(centred), n, 2)
-    parts[:, 0] = 0
-    parts[:, 0, 0] = mean * np.float32(n_frames)
+    parts = np.ascontiguousarray(fft.rfft(centred, axis=1)).view(np.float32)
+    parts[:, 0], parts[:, 1] = mean * np.float32(n_frames), 0
+    ranges = [(max(_rounded(low * n), 1), _rounded(high * n)) for low, high in ((0, 1), *BANDS)]  # counted from one, both included
+    edges = sorted({*(first - 1 for first, _ in ranges), *(last for _, last in ranges)})
+    pieces = [parts[:, 2 * first : 2 * last] for first, last in itertools.pairwise(edges)]
+    powers = [np.einsum("ij,ij->i", piece, piece) for piece in pieces]
 
     def power(first: int, last: int) -> Floats:
-        """Sum over the frequencies first to last, counted from one, both included."""
-        part = parts[:, first - 1 : last]
-        return np.asarray(np.einsum("ijk,ijk->i", part, part), np.float64)
+        return np.asarray(np.sum([np.zeros(len(parts)), *powers[edges.index(first - 1) : edges.index(last)]], axis=0))
 
-    first = max(_rounded(0.5 * n), 1)
-    noise = np.sqrt(power(first, n) / (n - first + 1) / (2 * n))
-    total = power(1, n)
-    return noise, [power(max(_rounded(low * n), 1), _rounded(high * n)) / total for low, high in BANDS]
+    total, *bands = (power(*each) for each in ranges)
+    first, last = ranges[1 + BANDS.index(NOISE_BAND)]
+    noise = np.sqrt(power(first, last) / (n - first + 1) / (2 * n))
+    return noise, [band / total for band in bands]
 
 
 def _rounded(x: float) -> int:
@@ -262,16 +268,12 @@ def _rounded(x: float) -> int:
 
 
 def _residual(y: Float32s, median: Float32s, top: Floats) -> Floats:
-    used = median > np.float32(0.3) * top[:, None]
-    larger = np.maximum(y, median)
-    zero = larger == 0
-    if zero.any():
-        larger[zero] = 1
-    residual = y - median
-    np.abs(residual, out=residual)
-    residual /= larger
-    residual *= used
-    return np.where(top > 0, residual.sum(axis=1) / _count(used), np.nan)
+    at = np.flatnonzero(median > np.float32(0.3) * top[:, None])
+    begin = np.searchsorted(at, np.arange(len(y)) * y.shape[1])
+    values, smooth = y.ravel()[at], median.ravel()[at]
+    residual = np.abs(values - smooth) / np.maximum(values, smooth)
+    count = np.diff(begin, append=at.size)  # not zero where top > 0
+    return np.where(top > 0, np.add.reduceat(np.append(residual, np.float32(0)), begin) / count, np.nan)
 
 
 def _count(flags: Flags) -> NDArray[np.int64]:

@@ -146,8 +146,8 @@ def compute_table(recording: Recording, groups: Sequence[FeatureGroup], progress
     for group in groups:
         if "movie" in group.needs and recording.movie_path is None:
             continue
-        tell(group.name, 0, recording.n_cells)
-        watched = replace(recording, traces=_Watched(recording.traces, partial(tell, group.name)))
+        tell(f"{group.name} features", 0, recording.n_cells)
+        watched = replace(recording, traces=_Watched(recording.traces, partial(tell, f"{group.name} features")))
         try:
             with np.errstate(all="ignore"):
                 found = _checked(group, group.compute(watched), recording.n_cells)
@@ -162,7 +162,7 @@ def compute_table(recording: Recording, groups: Sequence[FeatureGroup], progress
         if twice:
             raise PluginError(f"Feature group {group.name!r} computes {twice[0]!r}, as another group does.", "Rename one of them.")
         columns.update(found)
-        tell(group.name, recording.n_cells, recording.n_cells)
+        tell(f"{group.name} features", recording.n_cells, recording.n_cells)
     names = tuple(sorted(columns))
     values = np.column_stack([columns[n] for n in names]) if names else np.zeros((recording.n_cells, 0), np.float32)
     versions = tuple(announced[n].version if n in announced else 1 for n in names)

@@ -140,7 +140,8 @@ def _check_group(group: FeatureGroup) -> None:
     require(len(set(names)) == len(names), f"Group {group.name!r} announces a name twice.")
     for feature in group.features:
         require(isinstance(feature, Feature), f"Group {group.name!r} announces {feature!r}, which is not a Feature.")
-        require(feature.name.startswith(f"{group.name}."), f"{feature.name!r} does not start with {group.name + '.'!r}.")
+        prefixes = (f"{group.name}.", f"{group.name.split('_')[0]}.")  # groups lab_traces and lab_movie may share "lab."
+        require(feature.name.startswith(prefixes), f"{feature.name!r} does not start with {group.name + '.'!r}.")
         require(feature.unit and feature.description, f"{feature.name} lacks its unit or description.")
         require(isinstance(feature.version, int) and feature.version >= 1, f"{feature.name} has version {feature.version!r}.")
 
