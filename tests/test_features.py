@@ -581,7 +581,7 @@ def test_progress_is_told_by_group_and_never_goes_back(monkeypatch: pytest.Monke
     for name in ("footprint", "trace"):
         done = [n for group_, n, total in told if group_ == f"{name} features" and total == 12]
         assert (done[0], done[-1]) == (0, 12)
-    assert len([n for name, n, _ in told if name == "trace"]) > 4
+    assert len([n for name, n, _ in told if name == "trace features"]) > 4
 
 
 def test_the_cache_is_used_and_never_for_anything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
