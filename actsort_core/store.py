@@ -22,6 +22,7 @@ from actsort_core.model import CELL, LABEL_CLASSES, NOT_CELL, UNSURE, Prior, Rec
 
 FORMAT_VERSION = 1
 DOCUMENT = "session.json"
+THRESHOLDS: Mapping[str, float | None] = {"pi": None, "app": 0.5, "paper": 0.65}  # by name: ours, ActSort's app, the NeurIPS 2024 paper
 _VERDICTS = {1: "+", -1: "-", 0: "0"}
 _ANSWERS: Mapping[Any, str] = {True: CELL, False: NOT_CELL, None: UNSURE}  # 1 and 0 are equal to True and False
 
@@ -429,21 +430,24 @@ def check_free(folder: Path) -> None:
 
 
 def parse_threshold(threshold: float | str) -> float | None:
-    """A threshold as given: a probability, or ``"pi"`` (None) for the estimated share of cells.
+    """A threshold as given: a probability, ``"pi"`` (None) for the estimated share of cells, or a published one by its name (`THRESHOLDS`).
 
     Raises
     ------
     UsageError
         Neither.
     """
-    if isinstance(threshold, str) and threshold.strip().lower() == "pi":
-        return None
+    if isinstance(threshold, str) and threshold.strip().lower() in THRESHOLDS:
+        return THRESHOLDS[threshold.strip().lower()]
     try:
         value = float(threshold)
     except (TypeError, ValueError):
         value = -1.0
     if not 0 <= value <= 1:
-        raise UsageError(f"{threshold!r} is no threshold.", "Give a probability from 0 to 1, or pi for the estimated share of cells.")
+        raise UsageError(
+            f"{threshold!r} is no threshold.",
+            "Give a probability from 0 to 1, pi for the estimated share of cells, or a published one: app (.5), paper (.65).",
+        )
     return value
 
 

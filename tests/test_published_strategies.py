@@ -11,6 +11,7 @@ from actsort_core.benchmark import replay
 from actsort_core.errors import UnknownNameError, UsageError
 from actsort_core.learn import ClassifierSpec
 from actsort_core.plugins import load
+from actsort_core.store import parse_threshold
 from actsort_core.strategies import BUILTIN, QueryState
 
 BY_NAME = {strategy.name: strategy for strategy in BUILTIN}
@@ -136,6 +137,17 @@ def test_our_default_starts_at_random_until_there_is_a_model():
 def test_a_weight_that_is_none_is_refused(name):
     with pytest.raises(UsageError, match=r"weight from 0 to 1"):
         strategies.find(BY_NAME, name)
+
+
+@pytest.mark.parametrize(("name", "value"), [("pi", None), ("app", 0.5), ("Paper", 0.65), ("0.3", 0.3)])
+def test_published_thresholds_have_names(name, value):
+    assert parse_threshold(name) == value
+
+
+@pytest.mark.parametrize("name", ["", "papers", "-0.1", "nan", "1.1"])
+def test_other_thresholds_are_refused_with_what_there_is(name):
+    with pytest.raises(UsageError, match=r"app \(\.5\), paper \(\.65\)"):
+        parse_threshold(name)
 
 
 def test_an_unknown_strategy_is_named_with_the_nearest():
