@@ -70,9 +70,9 @@ class L1LogisticClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     classes_ : ndarray of shape (2,)
     """
 
-    # liblinear penalises the intercept as one more weight; on a column of this height its penalty is divided by the height. At
-    # the default of 1 probabilities are up to .1 off; at 1e4 its stopping rule, relative to the steepest column, either stops too
-    # early or, with a tighter tolerance, takes seconds on correlated features (tests/test_classifiers.py has both).
+    # liblinear penalises the intercept as one more weight; on a column of this height its penalty is divided by the height. The
+    # default of 1 biases the probabilities; far higher columns upset its stopping rule, which is relative to the steepest one.
+    # tests/test_classifiers.py compares this height and tolerance with an exact solution.
     _INTERCEPT_SCALING = 1e3
 
     def __init__(self, C: float = 1.0, tol: float = 1e-6, max_iter: int = 1000) -> None:
