@@ -17,7 +17,7 @@ $(VENV)/run.stamp: pyproject.toml
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/run.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,matlab]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,matlab,plots]"
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/test.stamp
@@ -30,7 +30,7 @@ $(LOWEST)/test.stamp: pyproject.toml tests/lowest.txt
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c tests/lowest.txt -e ".[test]"
 	touch $@
 
-demo: $(VENV)/run.stamp ## curate two real results with a simulated annotator (copies, in demo-output/)
+demo: $(VENV)/run.stamp ## curate three real results with a simulated annotator (copies, in demo-output/)
 	rm -rf $(DEMO)
 	$(BIN)/actsort demo --data examples/data --out $(DEMO)
 
@@ -46,10 +46,20 @@ lint: $(VENV)/dev.stamp ## style, types, import directions
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-benchmarks: $(VENV)/test.stamp ## what is measured, with ratios
+benchmarks: $(VENV)/test.stamp ## what is measured; more of it where ACTSORT_BENCHMARK_DATA names a folder of annotated .mat files (half an hour)
 	$(BIN)/python benchmarks/features.py
 	$(BIN)/python benchmarks/loop.py
 	$(BIN)/python benchmarks/sorting.py
+	$(BIN)/python benchmarks/learning.py --no-rivals
+	$(BIN)/python benchmarks/few_features.py
+ifneq ($(ACTSORT_BENCHMARK_DATA),)
+	$(BIN)/actsort benchmark $(ACTSORT_BENCHMARK_DATA)/*.mat
+	$(BIN)/python benchmarks/engine.py $(ACTSORT_BENCHMARK_DATA)/*.mat --seeds 3
+	$(BIN)/python benchmarks/quality.py $(ACTSORT_BENCHMARK_DATA)/*.mat
+	$(BIN)/python benchmarks/stopping.py $(ACTSORT_BENCHMARK_DATA)/*.mat
+	$(BIN)/python benchmarks/people.py
+	$(BIN)/python benchmarks/apply.py $(ACTSORT_BENCHMARK_DATA)/*.mat
+endif
 
 clean: ## remove environments and caches
 	rm -rf $(VENV) $(LOWEST) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

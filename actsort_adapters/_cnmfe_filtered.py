@@ -66,13 +66,14 @@ def write_filtered(source: Recording | Path | str, curation: Curation | None, ds
             line = f"load('{path.name}'); {place.variable}.delete(ind_del);" if place.opaque else next_line(Source(file, place))
             after = f"{line} save('{target.name}'{f', {place.variable!r}' if place.variable else ''});"
             raise FormatError(f"{path} holds {kind}, which only MATLAB can filter.", f"There, after actsort write: {after}")
+        if isinstance(file, _mat5.Mat5File):
+            _mat5_edit.check_editable(file)
         found = Source(file, place)
         keep = _keep(path, found, curation)
         if not target.parent.is_dir():
             raise UsageError(f"The folder {target.parent} does not exist.", "Make it first.")
         with staged(target) as tmp:
             if isinstance(file, _mat5.Mat5File):
-                _mat5_edit.check_editable(file)
                 _filter5(file, place.variable, keep, tmp)
             else:
                 _filter73(file, place.variable, keep, tmp)
@@ -84,7 +85,7 @@ def write_filtered(source: Recording | Path | str, curation: Curation | None, ds
 def _keep(path: Path, source: Source, curation: Curation | None) -> NDArray[np.bool_]:
     read = recording(path, source, "cnmfe")
     if curation is None:
-        if not {IND_DEL, CURATION} & set(source.file.names):
+        if not {IND_DEL, CURATION} & set(source.file.names) or (read.n_cells and not read.prior.verdict.any()):
             raise FormatError(f"{path} holds no decisions (ind_del).", "Write them first: actsort write SESSION")
         return np.asarray(read.prior.verdict >= 0)
     if curation.candidate_fingerprints != read.candidate_fingerprints:

@@ -61,6 +61,7 @@ _FOREIGN = {
     "labels": "ActSort's labels file",
     "dataset": "a classifier saved by ActSort",
     "validCNMFE": "ciatah's decisions: pass the cnmfeAnalysis file beside it",
+    "curation": "decisions of ours: pass the file beside it, about which they are",
     "batches": "CNMF-E's batches: pass the file of one batch, or of the parent",
 }
 

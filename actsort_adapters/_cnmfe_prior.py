@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actsort_adapters import _mat
+from actsort_adapters import _mat, _mat5, _mat5_edit
 from actsort_adapters._cnmfe_layout import CIATAH, AnyFile, Source
 from actsort_core.errors import ActsortError, FormatError
 from actsort_core.model import Prior
@@ -58,6 +58,12 @@ class Stored:
         return texts and all(a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in pairs)
 
 
+def beside(file: AnyFile) -> Path | None:
+    """Where decisions about a file go that no variable can be added to; None where they go into it."""
+    shut = isinstance(file, _mat5.Mat5File) and _mat5_edit.closed(file)
+    return file.path.with_name(f"{file.path.stem}_actsort.mat") if shut else None
+
+
 def stored(file: AnyFile) -> Stored | None:
     """Our variable ``curation``; None where it is missing or somebody else's."""
     node = file.variable(CURATION)
@@ -95,14 +101,24 @@ def mask(values: NDArray[Any] | None, n_cells: int, base: int = 1) -> NDArray[np
 
 def prior(source: Source, n_cells: int, sums: NDArray[np.float64], notes: list[str]) -> Prior:
     """The verdicts of a file: ours where they still fit, else ``ind_del``, else those of the tool whose layout it has."""
-    ours, file = stored(source.file), source.file
-    deleted = mask(_vector(file, IND_DEL), n_cells)
+    file = source.file
+    ours, listed = stored(file), _vector(file, IND_DEL)
+    if (other := beside(file)) is not None and other.is_file():
+        try:
+            with _mat.opened(other) as decisions:
+                if (theirs := stored(decisions)) is not None:
+                    ours, listed = theirs, _vector(decisions, IND_DEL)
+        except ActsortError as error:
+            notes.append(f"Left out: {error.what}")
+    deleted = mask(listed, n_cells)
     if ours is not None:
         if np.array_equal(ours.sums.shape, sums.shape) and np.allclose(ours.sums, sums, rtol=_SAME, atol=0, equal_nan=True):
             verdict = np.where(ours.accepted, 1, 0 if deleted is not None else -1)
             return _prior(np.where(deleted, -1, verdict) if deleted is not None else verdict, ours.prob)
         return _recognised(ours, sums, notes)
-    if IND_DEL in file.names:
+    if listed is not None and not len(listed) and n_cells:
+        notes.append("The variable ind_del is empty: it may only have been set up, and counts as no decision.")
+    elif IND_DEL in file.names:
         if deleted is not None:
             return _prior(np.where(deleted, -1, 1))
         notes.append(

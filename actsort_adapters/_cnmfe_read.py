@@ -123,7 +123,7 @@ def _dense(source: Source, node: Node) -> tuple[sp.csc_matrix, tuple[int, int], 
     if len(shape) not in (2, 3):
         raise FormatError(f"{node.where} has the shape {node.shape}.", _DAMAGED)
     n_cells = shape[-1] if size else 0
-    fov = _fov(source, node, shape[0]) if flat or not size else (shape[0], shape[1])
+    fov = (shape[0], shape[1]) if len(shape) == 3 and min(shape[:2]) else _fov(source, node, shape[0])
     sums, odd = np.zeros(n_cells), 0
     parts = [sp.csr_matrix((0, fov[0] * fov[1]), dtype=np.float32)]
     if n_cells:

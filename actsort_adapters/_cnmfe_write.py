@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from actsort_adapters import _hdf5, _mat, _mat5, _mat5_edit, _mat73
 from actsort_adapters._cnmfe_layout import CIATAH, CNMFE, MINISCOPE, AnyFile, Place, Source, only
-from actsort_adapters._cnmfe_prior import CURATION, IND_DEL, Stored, sorted_files, stored
+from actsort_adapters._cnmfe_prior import CURATION, IND_DEL, Stored, beside, sorted_files, stored
 from actsort_adapters._cnmfe_read import footprints_of
 from actsort_core.errors import ActsortError, ChangedError, WriteError
 from actsort_core.formats import FileEdit, WritePlan
@@ -55,7 +55,7 @@ def decisions(curation: Curation, sums: NDArray[np.float64], before: Stored | No
         sums,
         TOOL,
         datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        ", ".join(sorted({label.annotator for label in curation.labels.values()})),
+        ", ".join(sorted({label.annotator for label in curation.labels.values()})).encode("utf-8", "replace").decode(),
     )
     if before is not None and new.same(before, but_date=True):
         new = replace(new, date=before.date)
@@ -66,20 +66,30 @@ def make_plan(recording: Recording, curation: Curation) -> WritePlan:
     """See ``CnmfeFormat.plan``."""
     path = recording.path
     with _mat.opened(path) as file:
-        if isinstance(file, _mat5.Mat5File):
+        other = beside(file)
+        if isinstance(file, _mat5.Mat5File) and other is None:
             _mat5_edit.check_editable(file)
         place = only(file)
         source = Source(file, place)
         _, _, sums = footprints_of(source, [])
         if not len(sums) == curation.n_cells == recording.n_cells:
             raise ChangedError(f"{path} holds {len(sums)} candidates, the decisions are about {curation.n_cells}.", "Open the file again.")
-        before = stored(file)
+        before = _stored_beside(other) if other else stored(file)
         new = decisions(curation, sums, before)
         notes = _notes(file, source, curation, before)
     signature = _signature(path)
     what = f"the variables ind_del ({int(new.ind_del.sum())} of {curation.n_cells} to delete) and curation"
-    edit = FileEdit(path, what, lambda tmp: stage(path, tmp, new, signature))
+    edit = FileEdit(other or path, what, lambda tmp: stage(path, tmp, new, signature, alone=other is not None))
     return WritePlan((edit,), _stale(path, place), notes)
+
+
+def _stored_beside(path: Path) -> Stored | None:
+    """What a file of decisions says; None where there is none, or one that cannot be read."""
+    try:
+        with _mat.opened(path) as file:
+            return stored(file)
+    except ActsortError:
+        return None
 
 
 def _signature(path: Path) -> tuple[int, int, int]:
@@ -87,19 +97,28 @@ def _signature(path: Path) -> tuple[int, int, int]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def stage(path: Path, tmp: Path, new: Decisions, signature: tuple[int, int, int]) -> None:
-    """Make the new file at `tmp` and check that it holds the decisions and otherwise what `path` holds."""
+def stage(path: Path, tmp: Path, new: Decisions, signature: tuple[int, int, int], alone: bool = False) -> None:
+    """Make the new file at `tmp` and check that it holds the decisions and, unless they are `alone` in it, what `path` holds."""
     with _mat.opened(path) as before:
         if _signature(path) != signature:
             raise ChangedError(f"{path} was changed since the decisions were planned.", "Nothing was written. Try again.")
         try:
-            wrong = _edit5(before, tmp, new) if isinstance(before, _mat5.Mat5File) else _edit73(before, tmp, new)
+            if alone:
+                wrong = _write_alone(tmp, new)
+            else:
+                wrong = _edit5(before, tmp, new) if isinstance(before, _mat5.Mat5File) else _edit73(before, tmp, new)
         except ActsortError:
             raise
         except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
             raise WriteError(f"Preparing the new {path} failed ({error}).", "Nothing was changed. Is the disk full?") from error
     if wrong:
         raise WriteError(f"The edited copy of {path} differs from it in {wrong}.", "Nothing was changed. Please report this.")
+
+
+def _write_alone(tmp: Path, new: Decisions) -> str:
+    tmp.write_bytes(_mat5_edit.new_file(new.variables()))
+    with _mat.opened(tmp) as after:
+        return _unread(after, new)
 
 
 def _edit5(before: _mat5.Mat5File, tmp: Path, new: Decisions) -> str:
@@ -139,14 +158,16 @@ def _unread(after: AnyFile, new: Decisions) -> str:
 def _notes(file: AnyFile, source: Source, curation: Curation, before: Stored | None) -> tuple[str, ...]:
     place = source.place
     notes = [f"In MATLAB, next: {next_line(source)}"]
-    if place.layout is CNMFE:
+    if (other := beside(file)) and isinstance(file, _mat5.Mat5File):
+        notes.append(f"{_mat5_edit.closed(file)} The decisions go into {other.name} beside it.")
+    elif place.layout is CNMFE:
         notes.append(
             "A session of MATLAB that has this file loaded does not see the change: load it again. save_workspace writes a new file "
             "without ind_del and curation."
         )
     if undecided := int(curation.undecided.sum()):
         notes.append(f"{undecided} undecided candidates are not in ind_del: they would be kept.")
-    if before is None:
+    if before is None and not other:
         theirs = [name for name in (IND_DEL, CURATION) if name in file.names]
         if theirs:
             notes.append(f"The file has {' and '.join(theirs)} of its own, replaced by ours (the backup keeps it; actsort restore).")
@@ -159,13 +180,18 @@ def next_line(source: Source) -> str:
     """What to type in MATLAB to act on ``ind_del``."""
     place, layout = source.place, source.place.layout
     name = source.file.path.name.replace("'", "''")
-    load = f"load('{name}'); "
+    also = f"load('{other.name.replace(chr(39), chr(39) * 2)}'); " if (other := beside(source.file)) else ""
+    load = f"load('{name}'); {also}"
     if place.opaque:
         return f"{load}{place.variable}.delete(ind_del);"
+    # Not struct2neuron: it stops at the first field that Sources2D lacks, struct2obj leaves that one out.
     if layout is CNMFE and place.variable:
-        return f"{load}neuron = struct2neuron({place.variable}); neuron.delete(ind_del);"
+        first = "results = neuron; " if place.variable == "neuron" else ""
+        struct = "results" if first else place.variable
+        return f"{load}{first}neuron = Sources2D(); neuron.struct2obj({struct}); neuron.delete(ind_del);"
     if layout is CNMFE and source.own("options") is not None:
-        return f"results = load('{name}'); neuron = Sources2D(); neuron.struct2obj(results); neuron.delete(results.ind_del);"
+        deleted = "ind_del" if also else "results.ind_del"
+        return f"results = load('{name}'); {also}neuron = Sources2D(); neuron.struct2obj(results); neuron.delete({deleted});"
     if not place.variable and "keep" in source.file.names:
         return f"{load}keep = find(~ind_del) - 1;   % cnmfe-reviewer counts from 0"
     prefix = f"{place.variable}." if place.variable else ""

@@ -52,6 +52,7 @@ class Element:
     compressed: bool
     size: int  # of the variable, inflated, with its tag
     head: Mat5Node
+    unpadded: bool = False  # the last of the file, which ends with its last number and not where it says
 
 
 class Mat5Node:
@@ -218,6 +219,13 @@ class Mat5Node:
         wanted = np.dtype(bool if self.logical else _NUMBERS[self.code])
         return stored.astype(wanted, copy=False).reshape(self.shape, order="F")
 
+    def last_byte(self) -> float:
+        """Where the numbers or the text of a plain array end; infinity for anything else."""
+        if (self.code not in _NUMBERS and self.code != _CHAR) or self.complex or self.body >= self.stop:
+            return math.inf
+        _, body, size = self._tag(self.body)
+        return body + size if body == self.body + 8 else body + 4
+
     def _refuse(self) -> NDArray[Any]:
         raise FormatError(f"{self.where} is a {'complex ' if self.complex else ''}{self.kind} of shape {self.shape}, not plain numbers.")
 
@@ -284,10 +292,14 @@ class Mat5File:
             stop = at + 8 + size
             if code not in (_MATRIX, _COMPRESSED):
                 raise FormatError(f"{self.path} has an element of type {code} at byte {at:,}.", _DAMAGED)
-            if stop > len(self.content):
-                raise FormatError(f"{self.path} is cut off: {stop - len(self.content):,} bytes are missing at its end.", _DAMAGED)
             where = f"{self.path}: the variable at byte {at:,}"
-            if code == _COMPRESSED:
+            lost = stop - len(self.content)
+            if lost > 0:
+                head = self._unpadded(at, stop, where) if lost < 8 and code == _MATRIX else None
+                if head is None:
+                    raise FormatError(f"{self.path} is cut off: {lost:,} bytes are missing at its end.", _DAMAGED)
+                stop = len(self.content)
+            elif code == _COMPRESSED:
                 try:
                     start = zlib.decompressobj().decompress(self.content[at + 8 : stop], _HEAD)
                 except zlib.error as error:
@@ -296,8 +308,17 @@ class Mat5File:
             else:
                 head = Mat5Node(self.content[at:stop], 0, self.order, where)
             head.where = f"{self.path}: {head.name or 'a variable without a name'}"
-            yield Element(at, stop, code == _COMPRESSED, head.stop, head)
+            yield Element(at, stop, code == _COMPRESSED, head.stop, head, lost > 0)
             at = stop
+
+    def _unpadded(self, start: int, stop: int, where: str) -> Mat5Node | None:
+        """The last variable, if nothing but padding is missing at its end (Octave writes such char arrays); else None."""
+        data = memoryview(bytes(self.content[start:]) + bytes(stop - len(self.content)))
+        try:
+            node = Mat5Node(data, 0, self.order, where)
+            return node if node.last_byte() <= len(self.content) - start else None
+        except FormatError:
+            return None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -321,6 +342,8 @@ class Mat5File:
     def whole(self, element: Element) -> Mat5Node:
         """All of an element, inflated."""
         where = element.head.where
+        if element.unpadded:
+            return element.head
         if not element.compressed:
             return Mat5Node(self.content[element.start : element.stop], 0, self.order, where)
         key = f"{element.start}"

@@ -5,7 +5,6 @@ Never a round trip through a MATLAB library: scipy refuses function handles, los
 
 from __future__ import annotations
 
-import io
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,10 +20,22 @@ from actsort_core.errors import FormatError
 
 _OFFSET = slice(116, 124)  # of the header: where the subsystem (contents of objects) is
 _BLOCK = 1 << 22
-_SIDECAR = (
+_INSTEAD = (
     "Nothing was changed; the decisions are safe in the session (actsort export SESSION decisions.csv). "
     "To have them in the file, load it in MATLAB, save it with '-v7.3' and open that."
 )
+_TITLE = b"MATLAB 5.0 MAT-file, written by ActSort for Python"
+_CLASSES = {"f8": 6, "f4": 7, "i1": 8, "u1": 9, "i2": 10, "u2": 11, "i4": 12, "u4": 13, "i8": 14, "u8": 15}
+_LONGEST = 64  # bytes of a field's name, the zero at its end included: what MATLAB reads
+
+
+def closed(file: Mat5File) -> str:
+    """Why no variable can be added to `file`, as a sentence; ``""`` when one can."""
+    if file.order != "<":
+        return f"{file.path} was written on a big-endian machine; such files are read but not changed."
+    if any(e.size > _mat5.MOST for e in file.elements):
+        return f"{file.path} holds a variable of more than 2 GB, beyond what MATLAB keeps in such files."
+    return ""
 
 
 def check_editable(file: Mat5File) -> None:
@@ -35,21 +46,47 @@ def check_editable(file: Mat5File) -> None:
     FormatError
         It is big-endian, has a variable beyond MATLAB's limit, or a header that points to nowhere; says where the decisions are.
     """
-    if file.order != "<":
-        raise FormatError(f"{file.path} was written on a big-endian machine; such files are read but not changed.", _SIDECAR)
-    if any(e.size > _mat5.MOST for e in file.elements):
-        raise FormatError(f"{file.path} holds a variable of more than 2 GB, beyond what MATLAB keeps in such files.", _SIDECAR)
+    if why := closed(file):
+        raise FormatError(why, _INSTEAD)
     if file.subsystem is not None and all(e.start != file.subsystem for e in file.elements):
-        raise FormatError(f"{file.path}: its header points to objects that are not there.", _SIDECAR)
+        raise FormatError(f"{file.path}: its header points to objects that are not there.", _INSTEAD)
+
+
+def new_file(variables: Mapping[str, Any]) -> bytes:
+    """A v7 file with nothing but `variables`."""
+    return _TITLE.ljust(_OFFSET.start) + bytes(8) + b"\x00\x01IM" + encode(variables, True)
 
 
 def encode(variables: Mapping[str, Any], compressed: bool) -> bytes:
-    """Variables as elements of a file: NumPy arrays keep their class (bool is logical), a dict is a struct, text is char."""
-    import scipy.io
+    """Variables as elements of a file: NumPy arrays keep their class (bool is logical), a dict is a struct, text is char.
 
-    out = io.BytesIO()
-    scipy.io.savemat(out, dict(variables), format="5", do_compression=compressed, long_field_names=True)
-    return out.getvalue()[HEADER:]
+    Not by scipy: it stores text as UTF-8, of which Octave reads as many bytes as there are characters.
+    """
+    return b"".join(as_variable(_value(value, name), compressed) for name, value in variables.items())
+
+
+def _value(value: Any, name: str = "") -> bytes:
+    if isinstance(value, Mapping):
+        fields = [field.encode() for field in value]
+        width = max((len(field) + 1 for field in fields), default=1)
+        if width > _LONGEST:
+            raise ValueError(f"a name of {width - 1} bytes is longer than MATLAB's")
+        parts = [_element(5, np.array(width, "<i4").tobytes()), _element(1, b"".join(field.ljust(width, b"\0") for field in fields))]
+        return _array(2, (1, 1), name, [*parts, *(_value(inner) for inner in value.values())])
+    if isinstance(value, str):  # UTF-16 where one byte does not do: what MATLAB, Octave and scipy all read whole
+        content, code = (value.encode(), 16) if value.isascii() else (value.encode("utf-16-le"), 17)
+        length = len(content) // np.dtype(_mat5.STORED[code]).itemsize
+        return _array(4, (1, length) if length else (0, 0), name, [_element(code, content)])
+    array = np.atleast_2d(np.asarray(value))
+    logical = array.dtype == bool
+    stored = array.astype(np.uint8) if logical else array.astype(array.dtype.newbyteorder("<"))
+    kind = _CLASSES[f"{stored.dtype.kind}{stored.dtype.itemsize}"]
+    return _array(kind | 0x200 * logical, array.shape, name, [_element(_code(stored.dtype), stored.tobytes(order="F"))])
+
+
+def _array(flags: int, shape: tuple[int, ...], name: str, parts: list[bytes]) -> bytes:
+    head = [_element(6, np.array([flags, 0], "<u4").tobytes()), _element(5, np.array(shape, "<i4").tobytes()), _element(1, name.encode())]
+    return _element(14, b"".join([*head, *parts]))
 
 
 def rewrite(
@@ -64,7 +101,8 @@ def rewrite(
     tmp
         Where to write.
     added
-        Elements to add: before the subsystem, which MATLAB expects behind the variables, else at the end.
+        Elements to add: before the subsystem, which MATLAB expects behind the variables, or before a last element without its
+        padding, behind which no reader would find them; else at the end.
     without
         Variables to leave out.
     swap
@@ -72,19 +110,20 @@ def rewrite(
     """
     swap = swap or {}
     subsystem = next((e for e in file.elements if e.start == file.subsystem), None)
+    last = subsystem or next((e for e in file.elements if e.unpadded), None)
     with tmp.open("wb") as out:
         out.write(file.content[:HEADER])
         for element in file.elements:
-            if element is subsystem:
+            if element is last:
                 out.write(added)
                 place = out.tell()
             if element.head.name and element.head.name in swap:
                 out.write(swap[element.head.name])
             elif not element.head.name or element.head.name not in without:
                 _copy(file, element, out)
-        if subsystem is None:
+        if last is None:
             out.write(added)
-        else:
+        elif subsystem is not None:
             out.seek(_OFFSET.start)
             out.write(place.to_bytes(8, "little"))
 
@@ -138,6 +177,8 @@ def _code(dtype: np.dtype[Any]) -> int:
 
 def _element(code: int, content: bytes) -> bytes:
     size = len(content)
+    if 1 <= size <= 4:  # in the tag itself; Octave insists on it for the length of names
+        return np.array([code | size << 16], "<u4").tobytes() + content.ljust(4, b"\0")
     return np.array([code, size], "<u4").tobytes() + content + bytes(-size % 8)
 
 

@@ -78,12 +78,13 @@ class CnmfeFormat:
 
         ``ind_del`` (1 x K logical) is what ``neuron.delete`` takes: the final decision "not a cell", without undecided candidates.
         ``curation`` (struct) holds decisions, a person's labels (-1, 0, 1), probabilities, and by which footprints they go. The
-        notes say what to type in MATLAB next.
+        notes say what to type in MATLAB next. Where a file cannot hold more variables (big-endian, or one of more than 2 GB) the
+        two are alone in ``<name>_actsort.mat`` beside it.
 
         Raises
         ------
         FormatError
-            The file cannot hold more variables (big-endian, or one of more than 2 GB); says where the decisions are instead.
+            The file is damaged; says where the decisions are instead.
         """
         if len(recordings) != 1 or len(curations) != 1:
             raise UsageError(f"A CNMF-E file holds one recording, not {len(recordings)}.", "Write each file by itself.")

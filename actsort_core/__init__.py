@@ -14,6 +14,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from actsort_core import benchmark as benchmark
+    from actsort_core.batch import apply as apply
     from actsort_core.errors import ActsortError as ActsortError
     from actsort_core.errors import ChangedError as ChangedError
     from actsort_core.errors import FormatError as FormatError
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from actsort_core.model import Predictions as Predictions
     from actsort_core.model import Prior as Prior
     from actsort_core.model import Recording as Recording
+    from actsort_core.models import load_model as load_model
+    from actsort_core.models import save_model as save_model
     from actsort_core.opening import open as open
     from actsort_core.opening import read as read
     from actsort_core.plugins import build_manager as build_manager
@@ -43,7 +47,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# public name -> (module, name there)
+# public name -> (module, name there; none for the module itself)
 _PUBLIC = {
     "ActsortError": ("errors", "ActsortError"),
     "CandidateId": ("model", "CandidateId"),
@@ -67,10 +71,14 @@ _PUBLIC = {
     "Sniff": ("formats", "Sniff"),
     "Strategy": ("strategies", "Strategy"),
     "WritePlan": ("formats", "WritePlan"),
+    "apply": ("batch", "apply"),
+    "benchmark": ("benchmark", ""),
     "build_manager": ("plugins", "build_manager"),
     "hookimpl": ("hookspecs", "hookimpl"),
+    "load_model": ("models", "load_model"),
     "open": ("opening", "open"),
     "read": ("opening", "read"),
+    "save_model": ("models", "save_model"),
 }
 __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 - names are strings; ruff cannot see into the dict
 
@@ -80,7 +88,8 @@ def __getattr__(name: str) -> Any:
         module, attribute = _PUBLIC[name]
     except KeyError:
         raise AttributeError(f"module 'actsort_core' has no attribute {name!r}") from None
-    return getattr(importlib.import_module(f"actsort_core.{module}"), attribute)
+    loaded = importlib.import_module(f"actsort_core.{module}")
+    return getattr(loaded, attribute) if attribute else loaded
 
 
 def __dir__() -> list[str]:

@@ -23,10 +23,21 @@ def actsort_register_features() -> Sequence[FeatureGroup]:
 
 @hookimpl
 def actsort_register_classifiers() -> Sequence[ClassifierSpec]:
-    """L1 logistic regression as published."""
+    """L1 logistic regression: the engine's, and as published."""
     from actsort_core.learn import ClassifierSpec
 
-    return [ClassifierSpec("l1_logistic", "logistic regression with an L1 penalty of 1/n, as published (default)", _l1_logistic)]
+    return [
+        ClassifierSpec(
+            "l1_adaptive", "L1 logistic regression, its strength follows the number of labels (default)", _adaptive, engine=True
+        ),
+        ClassifierSpec("l1_logistic", "L1 logistic regression with a penalty of 1/n, as published", _l1_logistic),
+    ]
+
+
+def _adaptive() -> Classifier:
+    from actsort_core.classifiers import L1AdaptiveClassifier
+
+    return L1AdaptiveClassifier()
 
 
 def _l1_logistic() -> Classifier:

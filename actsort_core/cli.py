@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actsort_core import __version__, cli_evidence
-from actsort_core.cli_common import PATH, json_option, plugins_of, progress_bar, say_json
+from actsort_core import __version__, cli_apply, cli_evidence, cli_people, cli_quality
+from actsort_core.cli_common import PATH, PathLists, json_option, plugins_of, progress_bar, say_json
 from actsort_core.errors import ActsortError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def main() -> None:
       actsort write PATH --dry-run  see what would change in the toolkit's files
       actsort write PATH            write it (a backup is kept)
       actsort restore PATH          put the files back as they were
+      actsort apply SESSION PATH... sort other results the same way, without asking
 
     PATH is a Suite2p folder (suite2p or suite2p/plane0), a CaImAn .hdf5 or a CNMF-E .mat file, or, after the first sort, the
     session's folder.
@@ -109,14 +110,14 @@ def info(ctx: click.Context, path: Path, format_: str | None, as_json: bool) -> 
                 click.echo(f"note: {note}", err=True)
 
 
-@main.command()
+@main.command(cls=PathLists)
 @click.argument("paths", type=PATH, nargs=-1, required=True, metavar="PATH...")
 @click.option("--labels", metavar="N", help="Stop when the session holds N labels: a count, or a share of the candidates like 1%.")
 @click.option("--oracle", type=PATH, help="Answer from a file instead of asking: JSON list, .npy or one-column .csv of 1, 0, null.")
 @click.option("--session", type=PATH, metavar="DIR", help="Where labels are kept. Default: beside the (first) result.")
 @click.option("--annotator", metavar="WHO", help="Who answers. Default: your login name.")
-@click.option("--strategy", metavar="NAME", help="Which candidates to ask about (see: actsort plugins). Default: nearest_pi.")
-@click.option("--classifier", metavar="NAME", help="Which classifier learns. Default: l1_logistic.")
+@click.option("--strategy", metavar="NAME", help="Which candidates to ask about (see: actsort plugins). Default: balanced_pi.")
+@click.option("--classifier", metavar="NAME", help="Which classifier learns. Default: l1_adaptive.")
 @click.option(
     "--features",
     metavar="LIST",
@@ -125,7 +126,27 @@ def info(ctx: click.Context, path: Path, format_: str | None, as_json: bool) -> 
 @click.option(
     "--threshold",
     metavar="T",
-    help="Probability above which a candidate is a cell; pi (default): the estimated share of cells; app: .5; paper: .65.",
+    help="Where the line is drawn: pi (default), the estimated share of cells; a probability; favour-precision, favour-recall; "
+    "match-labels, as your own labels say; app (.5), paper (.65).",
+)
+@click.option("--stop", type=click.Choice(["auto"]), help="auto: stop (or say so) when labels no longer change much.")
+@click.option(
+    "--audits/--no-audits",
+    default=None,
+    help="Draw every third question at random, so that the quality can be estimated. Default: from 1,000 candidates on.",
+)
+@click.option(
+    "--class", "own_classes", multiple=True, metavar="NAME=KIND", help="A class of your own: --class dendrite=not_cell. Repeat for more."
+)
+@click.option("--consensus", metavar="HOW", help="Whose label counts where people differ: latest (default), majority, dawid-skene.")
+@click.option("--overlap", metavar="SHARE", default="0", help="Share of the questions about what others labelled, like 20%. Default: 0.")
+@click.option(
+    "--warm-start",
+    type=PATH,
+    multiple=True,
+    metavar="FILES...",
+    help="Learn from labels given elsewhere, too: sessions, saved models, ActSort's .mat, annotated files. Put PATH... before it. "
+    "Kept in the session; none: no longer.",
 )
 @click.option("--seed", type=int, metavar="S", help="Seed of the random order. Default: 0.")
 @click.option("--format", "format_", metavar="NAME", help="Read the results as this format instead of finding out.")
@@ -143,6 +164,12 @@ def sort(
     classifier: str | None,
     features: str | None,
     threshold: str | None,
+    stop: str | None,
+    audits: bool | None,
+    own_classes: Sequence[str],
+    consensus: str | None,
+    overlap: str,
+    warm_start: Sequence[Path],
     seed: int | None,
     format_: str | None,
     write: bool,
@@ -152,6 +179,7 @@ def sort(
 
     Every answer is saved at once. Stop with q (or pull the plug) and run the same command again to go on.
     """
+    from actsort_core.classes import parse
     from actsort_core.opening import open as open_session
     from actsort_core.oracle import answerer, read_truth
     from actsort_core.report import sort_document, sort_text
@@ -159,6 +187,10 @@ def sort(
     if as_json and oracle is None:
         raise UsageError("--json needs --oracle: it leaves no place to ask questions.", "Leave --json out, or pass an oracle.")
     groups = [name.strip() for name in features.split(",") if name.strip()] if features is not None else None
+    if stop is not None:
+        from actsort_core.stopping import AutoStop
+
+        plugins_of(ctx).manager.register(AutoStop(), "stop")
     opened = open_session(
         *(_result_or_session(path) for path in paths),
         session=session,
@@ -168,6 +200,11 @@ def sort(
         classifier=classifier,
         features=groups,
         threshold=threshold,
+        audits=audits,
+        classes=parse(own_classes) if own_classes else None,
+        consensus=consensus,
+        overlap=overlap,
+        warm_start=warm_start or None,
         format=format_,
         plugins=plugins_of(ctx),
         progress=progress_bar("actsort"),
@@ -176,6 +213,7 @@ def sort(
     with opened:
         if not as_json:
             _notes(opened)
+        said = len(opened.notes)
         try:
             truth = None if oracle is None else read_truth(oracle, len(opened.candidates))
             goal = None if oracle is None and labels is None else opened.count(ORACLE_LABELS if labels is None else labels)
@@ -201,6 +239,8 @@ def sort(
             say_json(document)
             return
         click.echo(sort_text(document))
+        for note in opened.notes[said:]:
+            click.echo(f"note: {note}", err=True)
         if report is not None:
             click.echo(str(report))
         else:
@@ -235,7 +275,7 @@ def _resume(ctx: click.Context, path: Path, **options: Any) -> Session:
 @click.pass_context
 def status(ctx: click.Context, path: Path, as_json: bool) -> None:
     """Show how far a session is. It may be open elsewhere meanwhile."""
-    from actsort_core.report import status_document
+    from actsort_core.report import quality_text, status_document
     from actsort_core.terminal import summary
 
     with _resume(ctx, path, read_only=True, progress=progress_bar("actsort")) as session:
@@ -243,7 +283,11 @@ def status(ctx: click.Context, path: Path, as_json: bool) -> None:
     if as_json:
         say_json(document)
     else:
+        estimate = document.pop("quality")
+        document.pop("thresholds")
         click.echo(summary(document))
+        if estimate:
+            click.echo(quality_text(estimate))
 
 
 def _step(name: str) -> Callable[..., None]:
@@ -275,7 +319,7 @@ for _name, _text in (("undo", "Take back an annotator's latest label."), ("redo"
 @main.command()
 @click.argument("path", type=PATH, metavar="SESSION")
 @click.option("--dry-run", is_flag=True, help="Only show what would change.")
-@click.option("--threshold", metavar="T", help="Move the line first: a probability, or pi for the estimated share of cells.")
+@click.option("--threshold", metavar="T", help="Move the line first: a probability, pi, favour-precision, favour-recall or match-labels.")
 @json_option
 @click.pass_context
 def write(ctx: click.Context, path: Path, dry_run: bool, threshold: str | None, as_json: bool) -> None:
@@ -285,7 +329,7 @@ def write(ctx: click.Context, path: Path, dry_run: bool, threshold: str | None, 
     """
     from dataclasses import replace
 
-    from actsort_core.report import write_document
+    from actsort_core.report import quality_document, quality_text, write_document
     from actsort_core.store import parse_threshold
 
     with _resume(ctx, path, threshold=None if dry_run else threshold, progress=progress_bar("actsort"), read_only=dry_run) as session:
@@ -296,6 +340,8 @@ def write(ctx: click.Context, path: Path, dry_run: bool, threshold: str | None, 
             say_json(write_document(session, report, dry_run))
         else:
             click.echo(str(report))
+            if threshold is not None and (estimate := quality_document(session)):
+                click.echo(quality_text(estimate))
             if not dry_run:
                 click.echo(f"all decisions: {session.folder / 'curation.json'}")
 
@@ -359,8 +405,14 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
             click.echo(f"  {row['name']:<34}{row['description']}{detail}" + (f"  ({row['plugin']})" if row["plugin"] != "actsort" else ""))
 
 
+main.add_command(cli_apply.apply)
+main.add_command(cli_apply.show_model)
+main.add_command(cli_people.merge)
+main.add_command(cli_people.agreement)
 main.add_command(cli_evidence.features)
 main.add_command(cli_evidence.benchmark)
+main.add_command(cli_quality.quality)
+main.add_command(cli_quality.quality_prior)
 
 
 @main.command()

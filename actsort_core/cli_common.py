@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from actsort_core.errors import UsageError
+
 if TYPE_CHECKING:
     from actsort_core.features.table import Progress
     from actsort_core.plugins import Plugins
@@ -50,3 +52,28 @@ def progress_bar(title: str) -> Progress:
             bar.close()
 
     return tell
+
+
+class PathLists(click.Command):
+    """Lets options that take several paths take all words up to the next option: ``--warm-start a b``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Name the option before each of its words, which is what click understands."""
+        options = [param for param in self.params if isinstance(param, click.Option)]
+        lists = {name for param in options if param.multiple and isinstance(param.type, click.Path) for name in param.opts}
+        alone = {name for param in options if param.is_flag for name in param.opts}
+        out: list[str] = []
+        current, last, found = "", "", False
+        for word in args:
+            if word.startswith("-"):
+                current, last = (word if word in lists else ""), word
+                out += [] if current else [word]
+            elif current:
+                out += [current, word]
+            else:
+                found |= not last or last in alone or "=" in last or out[-1] != last
+                out.append(word)
+        if not found and any(word in lists for word in args) and not {"-h", "--help"} & set(args):
+            taken = next(word for word in args if word in lists)
+            raise UsageError("No path is left to work on.", f"Put PATH before {taken}, which takes all that follow it.")
+        return super().parse_args(ctx, out)

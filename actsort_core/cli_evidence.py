@@ -61,17 +61,27 @@ def features(ctx: click.Context, path: Path, chosen: str | None, out: Path | Non
 
 
 class _Lists(click.Command):
-    """Lets options marked `multiple` take several values at once: ``--strategies cal dal`` as well as ``cal,dal``."""
+    """Lets options marked `multiple` take several values at once: ``--strategies cal dal`` as well as ``cal,dal``.
+
+    A list of paths takes all words up to the next option; any other list ends where a path begins.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        lists = {name for param in self.params if isinstance(param, click.Option) and param.multiple for name in param.opts}
+        lists = {
+            name: isinstance(param.type, click.Path)
+            for param in self.params
+            if isinstance(param, click.Option) and param.multiple
+            for name in param.opts
+        }
         out: list[str] = []
         current = ""
         for word in args:
             if word.startswith("-"):
                 current = word if word in lists else ""
                 out += [] if current else [word]
-            elif current and not Path(word).is_file():
+            elif current and lists[current]:
+                out += [current, word]
+            elif current and not _is_recording(word):
                 out += [part for value in word.split(",") if value for part in (current, value)]
             else:
                 current = ""
@@ -79,19 +89,34 @@ class _Lists(click.Command):
         return super().parse_args(ctx, out)
 
 
+def _is_recording(word: str) -> bool:
+    """Whether a word among names is a file or a session's folder (a folder that happens to be called ``cal`` is not meant)."""
+    return Path(word).is_file() or (Path(word).is_dir() and (os.sep in word or Path(word, "session.json").is_file()))
+
+
 @click.command(cls=_Lists)
-@click.argument("files", type=PATH, nargs=-1, required=True, metavar="FILES...")
+@click.argument("files", type=PATH, nargs=-1, metavar="FILES...")
 @click.option(
     "--strategies",
     multiple=True,
     metavar="NAMES",
     help="Which to replay, e.g. cal dcal-0.3 random@0.5 default. Published ones are scored at .5 and .65 unless @T says otherwise. "
-    "Default: all published ones and default, the engine as it is shipped.",
+    "Default: all published ones, default (the engine as it is shipped), and default-noaudit (the same without audits).",
 )
 @click.option("--seeds", type=int, default=3, show_default=True, metavar="N", help="Runs per annotator and strategy.")
 @click.option("--fractions", multiple=True, metavar="F", help="Shares of the candidates labelled. Default: 0.005 0.01 0.03 0.05.")
+@click.option(
+    "--warm-start",
+    multiple=True,
+    type=PATH,
+    metavar="FILES",
+    help="Let our strategies (not the published ones) start from these: annotated recordings, sessions, saved models. Their names then "
+    "end in +warm. What is replayed is never a warm start of itself. Put FILES... before it.",
+)
+@click.option("--to-human", is_flag=True, help="Go on until as good as the human: % of labels needed. Past 5 % refit only at 40 counts.")
+@click.option("--plot", type=PATH, metavar="OUT", help="Draw the learning curves with the human level: .png, .svg or .pdf.")
 @click.option("--json", "out", type=PATH, metavar="OUT", help="Also write everything to this file.")
-@click.option("--workers", type=int, metavar="N", help="Processes. Default: as many as there are cores.")
+@click.option("--workers", type=int, metavar="N", help="Processes. Default: as many as there are cores. Results do not depend on it.")
 @click.pass_context
 def benchmark(
     ctx: click.Context,
@@ -99,23 +124,38 @@ def benchmark(
     strategies: Sequence[str],
     seeds: int,
     fractions: Sequence[str],
+    warm_start: Sequence[Path],
+    to_human: bool,
+    plot: Path | None,
     out: Path | None,
     workers: int | None,
 ) -> None:
     """Replay recorded annotators: the decisions after so many labels, beside how well people agree.
 
-    FILES are annotated recordings in the published layout (MATLAB v7.3: metrics, <name>_choices). Each annotator in turn answers; the
-    truth is the majority of the others.
-    """
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes share the cores already
+    FILES are annotated recordings: the published layout (MATLAB v7.3: metrics, <name>_choices), CSV (a header; label or
+    label:<annotator> columns with 1 / 0; every other column is a feature; 'actsort features PATH --export' writes one to add labels
+    to), NPZ (features, labels), or sessions. Each annotator in turn answers; the truth is the majority of the others.
+
+    \b
+    actsort benchmark lab.mat                              # the table
+    actsort benchmark lab.mat --strategies cal default --seeds 10 --json out.json
+    actsort benchmark new.mat --warm-start old.mat         # starting from another recording
+    actsort benchmark lab.mat --to-human --plot curves.png # how much work until as good as a person
+
+    See docs/benchmark.md for the protocol, the inputs and the JSON.
+    """  # noqa: D301 - click wants a real \b, which a raw string would not give it
+    if not files:
+        raise UsageError("No recording to replay.", "Put FILES before --warm-start, which takes all that follow it.")
     from tqdm import tqdm
 
     from actsort_core import benchmark as replay
+    from actsort_core import benchmark_plot, benchmark_text
     from actsort_core.atomic import atomic_write_json
 
     if out is not None and not out.absolute().parent.is_dir():
         raise UsageError(f"There is no folder {out.absolute().parent} to write {out.name} into.")
-    recordings = [replay.read_annotated(path) for path in files]
+    if plot is not None:
+        benchmark_plot.check(plot)
     with tqdm(total=1, desc="runs", delay=2, leave=False, file=sys.stderr) as bar:
 
         def tell(done: int, total: int) -> None:
@@ -123,13 +163,17 @@ def benchmark(
             bar.update(done - bar.n)
 
         document = replay.run(
-            recordings,
+            files,
             tuple(strategies) or replay.DEFAULT_NAMES,
             seeds,
             tuple(fractions) or replay.DEFAULT_FRACTIONS,
             workers=workers,
             progress=tell,
+            warm_start=warm_start,
+            to_human=to_human,
         )
     if out is not None:
         atomic_write_json(out, document)
-    click.echo(replay.as_text(document))
+    if plot is not None:
+        benchmark_plot.plot(document, plot)
+    click.echo(benchmark_text.as_text(document))

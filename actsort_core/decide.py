@@ -31,11 +31,12 @@ def curate(
     """
     out, start = {}, 0
     for key, recording in recordings.items():
-        p = predictions.probability[start : start + recording.n_cells].copy()
+        part = slice(start, start + recording.n_cells)
+        p = predictions.probability[part].copy()
         start += recording.n_cells
         verdict = priors[key].verdict
-        if predictions.n_labels:
-            accepted, origin = p > predictions.threshold, np.full(len(p), "model", "<U5")
+        if predictions.known:  # there is a model, maybe of a warm start alone
+            accepted, origin = predictions.decided()[part].copy(), np.full(len(p), "model", "<U5")
         else:
             accepted, origin = verdict > 0, np.where(verdict != 0, "prior", "none").astype("<U5")
         own = {candidate.index: label for candidate, label in labels.items() if candidate.recording == key}
@@ -50,7 +51,7 @@ def curate(
             accepted=accepted,
             origin=origin,
             probability=p,
-            threshold=predictions.threshold,
+            threshold=predictions.thresholds.get(key, predictions.threshold),
             labels=own,
             n_labels=predictions.n_labels,
             prior_probability=priors[key].probability,

@@ -43,10 +43,14 @@ def export_json(curations: Sequence[Curation], path: Path) -> None:
 def export_csv(curations: Sequence[Curation], path: Path) -> None:
     """All decisions as a table, one line per candidate; empty where there is nothing to say."""
     text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, restval="")
+    rows = [{"recording": curation.recording, **row} for curation in curations for row in candidate_rows(curation)]
+    for row in rows:
+        if "votes" in row:
+            row["votes"] = "; ".join(f"{who}: {value}" for who, value in row["votes"].items())
+    more = [name for name in ("class", "votes") if any(name in row for row in rows)]  # own classes, several people
+    table = csv.DictWriter(text, [*COLUMNS, *more], restval="")
     table.writeheader()
-    for curation in curations:
-        table.writerows({"recording": curation.recording, **row} for row in candidate_rows(curation))
+    table.writerows(rows)
     atomic_write(path, text.getvalue().encode())
 
 

@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -110,6 +110,7 @@ def label_of(event: Event) -> Label:
         reason=str(event.get("reason", "review")),
         strategy=str(event.get("strategy", "")),
         probability=event.get("p"),
+        inclusion=event.get("inclusion"),
     )
 
 
@@ -119,34 +120,48 @@ class Labels:
 
     Each annotator has a history of their own: undo takes back that annotator's latest label, and a new label ends what could
     be redone. Where several annotators labelled a candidate, the latest label in force counts.
+
+    An undo or redo means the label that its ``target`` names (by ``seq``); in a journal of one machine that is the latest one, in a
+    merged one it may be older. Without a target the latest is meant.
     """
 
     given: dict[CandidateId, list[dict[str, Any]]] = field(default_factory=dict)
     done: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     undone: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    dropped: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # undone, then followed by another label
+
+    def meant(self, event: Event) -> dict[str, Any] | None:
+        """The label event that an undo or redo is about, if it can be undone or redone now."""
+        who, target = str(event.get("annotator", "")), event.get("target")
+        kept = {"undo": self.done, "redo": self.undone}.get(event["kind"], {}).get(who, [])
+        if target is None:
+            return kept[-1] if kept else None
+        dropped = self.dropped.get(who, []) if event["kind"] == "redo" else []
+        return next((e for e in (*reversed(kept), *reversed(dropped)) if e["seq"] == target), None)
 
     def apply(self, event: dict[str, Any]) -> CandidateId | None:
         """Take one event into account; returns the candidate it concerns."""
         kind, who = event["kind"], str(event.get("annotator", ""))
         done, undone = self.done.setdefault(who, []), self.undone.setdefault(who, [])
-        if kind == "label":
-            done.append(event)
-            undone.clear()
-        elif kind == "undo" and done:
-            event = done.pop()
-            undone.append(event)
-        elif kind == "redo" and undone:
-            event = undone.pop()
-            done.append(event)
-        else:
+        label = event if kind == "label" else self.meant(event)
+        if label is None:
             return None
-        candidate = label_of(event).candidate
+        candidate = label_of(label).candidate
         history = self.given.setdefault(candidate, [])
         if kind == "undo":
-            history.remove(event)
+            _remove(done, label)
+            _remove(history, label)
+            undone.append(label)
+            return candidate
+        if kind == "label":
+            self.dropped.setdefault(who, []).extend(undone)
+            undone.clear()
         else:
-            history.append(event)
-            history.sort(key=lambda e: int(e["seq"]))
+            _remove(undone, label)
+            _remove(self.dropped.get(who, []), label)
+        done.append(label)
+        history.append(label)
+        history.sort(key=lambda e: int(e["seq"]))
         return candidate
 
     def current(self) -> dict[CandidateId, Label]:
@@ -157,6 +172,31 @@ class Labels:
         """The label in force of one candidate."""
         history = self.given.get(candidate)
         return label_of(history[-1]) if history else None
+
+    def votes(self, candidate: CandidateId) -> dict[str, Label]:
+        """What each annotator says about one candidate: their own latest label in force, in the order they were given."""
+        latest = {str(event.get("annotator", "")): event for event in self.given.get(candidate, ())}
+        return {who: label_of(event) for who, event in sorted(latest.items(), key=lambda item: int(item[1]["seq"]))}
+
+    def by_annotator(self) -> dict[str, dict[CandidateId, Label]]:
+        """Each annotator's own label of every candidate they labelled, whatever others say; annotators by name."""
+        out: dict[str, dict[CandidateId, Label]] = {}
+        for candidate in self.given:
+            for who, label in self.votes(candidate).items():
+                out.setdefault(who, {})[candidate] = label
+        return dict(sorted(out.items()))
+
+    def times(self, candidate: CandidateId, annotator: str) -> int:
+        """How many labels in force an annotator gave to one candidate: more than one where they were asked again."""
+        return sum(str(event.get("annotator", "")) == annotator for event in self.given.get(candidate, ()))
+
+
+def _remove(events: list[dict[str, Any]], event: dict[str, Any]) -> None:
+    """Take an event out of a list, from its end: that is where it nearly always is."""
+    for i in range(len(events) - 1, -1, -1):
+        if events[i]["seq"] == event["seq"]:
+            del events[i]
+            return
 
 
 def fold(events: Iterable[dict[str, Any]]) -> Labels:
@@ -327,6 +367,25 @@ class Journal:
                     ) from error
                 raise
             return event
+
+    def rewrite(self, events: Sequence[Event]) -> None:
+        """Replace all events in one step (merging): afterwards the file holds these, or what it held before.
+
+        Raises
+        ------
+        UsageError, WriteError
+            The journal is closed or read-only; the file could not be replaced.
+        """
+        with self._writing:
+            self.check_writable()
+            assert self._handle is not None
+            os.close(self._handle)  # Windows replaces no file that is open
+            self._handle = None
+            try:
+                atomic_write(self.path, b"".join(map(encode, events)))
+                self.events, self._torn = [dict(event) for event in events], None
+            finally:
+                self._handle = self._open()
 
     def close(self) -> None:
         """Release the lock. Nothing is pending: every append was on disk when it returned."""

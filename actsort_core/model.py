@@ -238,11 +238,14 @@ class Label:
     seconds
         How long the person looked, None when unknown.
     reason
-        Why it was asked: ``"start"``, ``"active"``, ``"audit"``, ``"review"``.
+        Why it was asked: ``"start"``, ``"active"``, ``"audit"``, ``"review"``; ``"again"`` (unsure the first time), ``"overlap"``
+        (others labelled it).
     strategy
         Which strategy asked.
     probability
-        The model's probability of ``cell`` when it was asked, None before the first fit.
+        The model's probability of ``cell`` when it was asked (before calibration), None before the first fit.
+    inclusion
+        For an audit, the probability with which it was drawn; else None.
     """
 
     candidate: CandidateId
@@ -253,6 +256,7 @@ class Label:
     reason: str = "review"
     strategy: str = ""
     probability: float | None = None
+    inclusion: float | None = None
 
 
 @dataclass(frozen=True)
@@ -297,11 +301,15 @@ class Predictions(Sequence[Prediction]):
     probability
         ``(n,)`` float64: probability of ``cell``; NaN before the first fit.
     share
-        Mean of `probability`: the estimated share of cells (pi). NaN before the first fit.
+        Mean of `probability`: the estimated share of cells. NaN before the first fit.
     threshold
-        Candidates above it are decided to be cells.
+        Candidates above it are decided to be cells; NaN where `thresholds` differ, and before the first fit.
     n_labels
-        How many labels (cell or not cell) the model was fitted on; 0 before the first fit.
+        How many labels (cell or not cell) the model was fitted on; 0 before the first fit, and with a warm start alone.
+    accepted
+        ``(n,)`` bool: who is decided to be a cell; None: who is above `threshold`.
+    thresholds
+        By recording; empty: `threshold` is that of all.
     """
 
     candidates: tuple[CandidateId, ...]
@@ -309,6 +317,17 @@ class Predictions(Sequence[Prediction]):
     share: float
     threshold: float
     n_labels: int
+    accepted: NDArray[np.bool_] | None = None
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a model."""
+        return bool(self.thresholds) or not math.isnan(self.threshold)
+
+    def decided(self) -> NDArray[np.bool_]:
+        """``(n,)``: who is a cell by the model."""
+        return self.probability > self.threshold if self.accepted is None else self.accepted
 
     def __len__(self) -> int:
         return len(self.candidates)
@@ -351,6 +370,11 @@ class Curation:
         How many labels the model was fitted on.
     prior_probability
         ``(n_cells,)`` float64: the host's own, NaN or None where it gave none.
+    votes
+        By index what everybody said, by annotator; empty where one person labelled the session.
+    classes
+        ``(n_cells,)`` of classes: the label's, else the likeliest that counts as what was decided, empty where nobody decided. None
+        where a session has no classes of its own.
     """
 
     recording: str
@@ -363,6 +387,8 @@ class Curation:
     labels: Mapping[int, Label]
     n_labels: int = 0
     prior_probability: NDArray[np.float64] | None = None
+    votes: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+    classes: NDArray[np.str_] | None = None
 
     @property
     def n_cells(self) -> int:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from actsort_core import plugins as plugin_module
-from actsort_core import store, strategies, writeback
+from actsort_core import store, strategies, warm, writeback
+from actsort_core.classes import Further, check
 from actsort_core.errors import MissingFileError, UsageError, WriteError
 from actsort_core.features.table import Progress
 from actsort_core.formats import find_format, read_with
 from actsort_core.journal import Journal
-from actsort_core.model import CELL, LABEL_CLASSES, NOT_CELL, UNSURE, Recording
+from actsort_core.model import Recording
+from actsort_core.people import parse_consensus, parse_overlap
 from actsort_core.plugins import Plugins
 from actsort_core.session import Session
 from actsort_core.store import Options, Source
@@ -54,6 +56,10 @@ def open(
     features: Sequence[str] | None = None,
     threshold: float | str | None = None,
     classes: Mapping[str, str] | None = None,
+    consensus: str | None = None,
+    overlap: float | str = 0.0,
+    audits: bool | None = None,
+    warm_start: warm.Given | None = None,
     format: str | None = None,
     plugins: Iterable[object] | Plugins = (),
     read_only: bool = False,
@@ -71,8 +77,13 @@ def open(
         Folder of the session; by default beside the (first) result.
     annotator
         Who labels; by default the login name.
-    seed, strategy, classifier, features, threshold, classes
+    seed, strategy, classifier, features, threshold, classes, consensus, audits
         See `store.Options`; what is not given stays as it was, or takes its default. A threshold of ``"pi"`` is the default.
+    overlap
+        Share of the questions (0 to 1, or ``"20%"``) that are about candidates others labelled, so that agreement can be seen.
+    warm_start
+        Labelled candidates from elsewhere to learn from beside the labels given here: examples, or one or several paths (see
+        `warm.read_examples`). They are kept with the session; ``"none"`` drops those it has.
     format
         Name of the format of all paths, if it shall not be found out.
     plugins
@@ -126,10 +137,18 @@ def open(
         notes += [note] if note else []
     document = store.read_document(folder) if store.is_session(folder) else None
     sources: Sequence[Source] = store.keyed(found)
-    changes = _changes(registered, seed, strategy, classifier, features, threshold, classes)
+    changes = _changes(registered, seed, strategy, classifier, features, threshold, classes, consensus)
+    if audits is not None:
+        changes["audits"] = audits
+    shared = parse_overlap(overlap)
+    if read_only and warm_start is not None:
+        raise UsageError("A read-only session cannot be given a warm start.", "Open it without read_only.")
+    start = None if warm_start is None else warm.gather(warm_start, registered)  # before anything is made: paths may be mistyped
     if document is not None:
         sources, priors = store.match(document, sources)
         old = store.stored_options(document)
+        if isinstance(classes, Further):
+            changes["classes"] = {**old.classes, **classes}
         options, created = replace(old, **changes), str(document.get("created", ""))
     else:
         if read_only:
@@ -152,7 +171,10 @@ def open(
         moved = document is not None and [p.absolute() for p, _ in located] != [Path(row["path"]) for row in document["sources"]]
         if not read_only and (options != old or moved):
             store.write_document(folder, sources, priors, options, created)
+        if start is not None:
+            warm.keep(folder, start)
         out.is_new = document is None
+        out.overlap = shared
         plugin_module.call_each(registered.manager, "actsort_session_opened", session=out)
         if prepare:
             out.prepare(progress)
@@ -160,6 +182,8 @@ def open(
                 out.catch_up(FIRST_FIT)
     except BaseException:
         journal.close()
+        if start is not None and document is None and not journal.events:
+            store.remove(folder)  # a warm start that does not fit would be in the way of the right one
         raise
     return out
 
@@ -179,6 +203,7 @@ def _changes(
     features: Sequence[str] | None,
     threshold: float | str | None,
     classes: Mapping[str, str] | None,
+    consensus: str | None,
 ) -> dict[str, Any]:
     """The options that were given, checked."""
     changes: dict[str, Any] = {}
@@ -195,11 +220,7 @@ def _changes(
     if threshold is not None:
         changes["threshold"] = store.parse_threshold(threshold)
     if classes is not None:
-        for name, kind in classes.items():
-            if kind not in (CELL, NOT_CELL, UNSURE) or name in LABEL_CLASSES or not name:
-                raise UsageError(
-                    f"The class {name!r} counts as {kind!r}.",
-                    "Give own classes other names than ours, counting as cell, not_cell or unsure.",
-                )
-        changes["classes"] = dict(classes)
+        changes["classes"] = check(classes)
+    if consensus is not None:
+        changes["consensus"] = parse_consensus(consensus)
     return changes

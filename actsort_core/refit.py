@@ -9,42 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from actsort_core import learn
 from actsort_core.model import CandidateId
 
 
 @dataclass(frozen=True)
 class Question:
-    """A candidate put to the person: why, by which strategy, what the model said, when."""
+    """A candidate put to the person: why, by which strategy, what the model said, when; for an audit how probable it was to be drawn."""
 
     candidate: CandidateId
     strategy: str
     reason: str
     probability: float | None
     asked: float
-
-
-@dataclass(frozen=True, eq=False)
-class FitJob:
-    """The labels that a run in the background shall know: rows and classes, who is labelled, the journal's last event."""
-
-    rows: NDArray[np.int64]
-    y: NDArray[np.int8]
-    labelled: NDArray[np.bool_]
-    seq: int
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What one run in the background found: the model, and in which order its strategy would ask."""
-
-    fit: learn.Fit | None
-    order: NDArray[np.int64]
-    strategy: str
-    reason: str
+    inclusion: float | None = None
 
 
 def weakly(method: Callable[..., Any]) -> Callable[[Any], Any]:

@@ -6,12 +6,14 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from actsort_core.errors import UsageError
 from actsort_core.features import FeatureGroup
 from actsort_core.features.table import FeatureTable
 from actsort_core.model import Recording
@@ -121,6 +123,31 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
+def quality_document(session: Session, threshold: float | str | None = None) -> dict[str, Any] | None:
+    """How good the sorting is by the estimate, as shown by ``actsort quality``; None where nothing can be estimated."""
+    try:
+        found = session.quality(threshold)
+    except UsageError:
+        return None
+    out: dict[str, Any] = {name: asdict(getattr(found, name)) for name in ("balanced_accuracy", "precision", "recall", "share", "gain")}
+    return {**out, "mistakes": found.mistakes, "n_labels": found.n_labels, "n_audits": found.n_audits, "notes": list(found.notes)}
+
+
+def quality_text(document: Mapping[str, Any]) -> str:
+    """The same for people."""
+    stated = [
+        f"{name.replace('_', ' ')} {document[name]['value']:.3f} ({document[name]['low']:.3f} to {document[name]['high']:.3f})"
+        for name in ("balanced_accuracy", "precision", "recall")
+    ]
+    gain = document["gain"]
+    lines = [
+        f"Estimated against your own judgement, 90 % sure: {', '.join(stated)}.",
+        f"50 more labels would bring about {100 * gain['value']:.1f} points of balanced accuracy "
+        f"({100 * gain['low']:.1f} to {100 * gain['high']:.1f}).",
+    ]
+    return "\n".join([*lines, *(f"note: {note}" for note in document["notes"])])
+
+
 def sort_document(session: Session, truth: NDArray[np.int8] | None, report: WriteReport | None) -> dict[str, Any]:
     """``actsort sort --json``."""
     curations = session.curations()
@@ -133,7 +160,9 @@ def sort_document(session: Session, truth: NDArray[np.int8] | None, report: Writ
         "rejected": int((~accepted).sum()),
         "undecided": int(sum(c.undecided.sum() for c in curations.values())),
         "threshold": _number(predictions.threshold),
+        "thresholds": dict(predictions.thresholds),
         "share_of_cells": _number(predictions.share),
+        "quality": quality_document(session),
         "fitted_on": predictions.n_labels,
         "balanced_accuracy": balanced_accuracy(accepted, truth) if truth is not None else None,
         "strategy": session.options.strategy,
@@ -148,17 +177,19 @@ def sort_document(session: Session, truth: NDArray[np.int8] | None, report: Writ
 
 def sort_text(document: Mapping[str, Any]) -> str:
     """The end of ``actsort sort`` for people."""
-    undecided = f" ({document['undecided']} of them undecided)" if document["undecided"] else ""
+    undecided = f", {document['undecided']} undecided" if document["undecided"] else ""
     line = (
-        f"{document['labels']} labels; of {document['n_cells']} candidates {document['accepted']} are cells, "
-        f"{document['rejected']} are not{undecided}."
+        f"{document['labels']} labels; {document['n_cells']} candidates: {document['accepted']} accepted, "
+        f"{document['rejected'] - document['undecided']} rejected{undecided}."
     )
-    if document["threshold"] is not None:
-        line += f" Line drawn at {document['threshold']:.3f}."
+    if document["thresholds"]:
+        line += f" Line drawn at {', '.join(f'{t:.3f}' for t in sorted(set(document['thresholds'].values())))}."
     else:
         line += " No model yet (it needs three of each class): where you said nothing the toolkit's own verdict stands."
     if document["balanced_accuracy"] is not None:
         line += f"\nBalanced accuracy against the oracle: {document['balanced_accuracy']:.3f}."
+    if document["quality"]:
+        line += "\n" + quality_text(document["quality"])
     return line
 
 
@@ -178,9 +209,12 @@ def status_document(session: Session) -> dict[str, Any]:
         "n_cells": len(session.candidates),
         "labels": len(labels),
         "by_class": dict(Counter(label.value for label in labels)),
-        "annotators": dict(Counter(label.annotator for label in labels)),
+        "annotators": {who: len(session.labels_by(who)) for who in session.annotators()},
         "fitted_on": predictions.n_labels,
         "threshold": _number(predictions.threshold),
+        "thresholds": dict(predictions.thresholds),
+        "rule": session.options.threshold if isinstance(session.options.threshold, str) else None,
+        "quality": quality_document(session),
         "accepted": accepted,
         "rejected": len(session.candidates) - accepted,
         "undecided": sum(int(c.undecided.sum()) for c in curations.values()),
@@ -213,6 +247,7 @@ def write_document(session: Session, report: WriteReport, dry_run: bool) -> dict
         "written": [str(path) for path in report.written],
         "backups": {str(path): str(kept) for path, kept in report.backups.items()},
         "stale": {str(path): remedy for path, remedy in report.stale},
+        "quality": quality_document(session),
         "notes": list(report.notes),
         "curation": None if dry_run else str(session.folder / "curation.json"),
     }

@@ -8,7 +8,6 @@ import operator
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,27 +15,23 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from actsort_core import decide, learn, plugins, store, strategies, writeback
-from actsort_core.errors import ActsortError, CandidateError, PluginError, PluginWarning, UsageError
-from actsort_core.features.table import FeatureTable, Progress, cached_table, select
+from actsort_core import decide, engine, learning, models, people, plugins, store, strategies, writeback
+from actsort_core.errors import CandidateError, UsageError
+from actsort_core.features.table import FeatureTable, Progress, select
 from actsort_core.journal import Journal, fold, label_of
 from actsort_core.model import (
-    CELL,
-    NOT_CELL,
     CandidateId,
     Curation,
     Decision,
     Label,
-    Predictions,
     Prior,
 )
-from actsort_core.refit import FitJob, Outcome, Question, Refitter, weakly
+from actsort_core.refit import Question, Refitter, weakly
 from actsort_core.store import Options, Source
 
 
-class Session:
+class Session(learning.Learning, people.People):
     """Labels, model and decisions for the recordings of one or several results. Made by `opening.open`.
 
     Fits run in a thread of their own, and plug-ins may label from there: every change is made under one lock. It is a context
@@ -87,11 +82,8 @@ class Session:
         self._position = {candidate: i for i, candidate in enumerate(self.candidates)}
         self._labels = fold(journal.events)
         store.check_labels(journal, self.recordings, options)
-        self._current = self._labels.current()
+        self._current = people.in_force(self._labels, options)
         self._tables: dict[str, FeatureTable] = {}
-        self._x: NDArray[np.float32] | None = None
-        self.feature_names: tuple[str, ...] = ()
-        self._fit_error: Exception | None = None
         self._question: Question | None = None
         self._skipped: set[CandidateId] = set()
         self._groups = select(registered.features, options.features)
@@ -100,31 +92,11 @@ class Session:
         self._rank = np.argsort(np.random.default_rng(options.seed).permutation(len(self.candidates)))
         self._labelled = np.zeros(len(self.candidates), bool)
         self._labelled[[self._position[c] for c in self._current]] = True
-        self._outcome = Outcome(None, np.argsort(self._rank), "random", "start")  # until the first run is done
         self._change = threading.RLock()
         # Weak, so that a session nobody holds any more (a notebook cell run again) can go, and its lock with it.
-        self._refitter: Refitter[FitJob, Outcome] = Refitter(weakly(self._run), weakly(self._ran), weakly(self._failed))
-        self._prepared = self._closed = False
+        self._refitter: Refitter[engine.Known, engine.Turn] = Refitter(weakly(self._run), weakly(self._ran), weakly(self._failed))
 
     # ---- opening and closing
-
-    def prepare(self, progress: Progress | None = None) -> None:
-        """Compute (or load) the features and start the first fit, so that labelling never has to wait for them.
-
-        Parameters
-        ----------
-        progress
-            Called with what is computed, how much is done and of how much.
-        """
-        self._matrix(progress)
-        self._classifier.make()  # imports what it needs now, not between two labels
-        self._prepared = True
-        nothing = np.zeros(0, np.int64)
-        try:  # an order to ask in until the first fit is done
-            self._outcome = self._run(FitJob(nothing, nothing.astype(np.int8), self._labelled.copy(), 0))
-        except PluginError as error:
-            self._failed(error)
-        self._request()
 
     def close(self) -> None:
         """Stop fitting and release the lock. Labels are on disk already."""
@@ -153,95 +125,27 @@ class Session:
         self.options = replace(self.options, **changes)
         store.write_document(self.folder, self.sources, self.priors, self.options, self._created)
 
-    # ---- features and fits
-
-    def _matrix(self, progress: Progress | None = None) -> NDArray[np.float32]:
-        if self._x is None:
-            for key, recording in self.recordings.items():
-                stem = self.folder / "features" / key.replace("/", "_")
-                # The verdict as it was first opened: re-read after a write of ours it would be our own decision.
-                first = replace(recording, prior=self.priors[key])
-                self._tables[key] = cached_table(first, self._groups, stem, progress)
-            self.feature_names, self._x = learn.stack([(t.names, t.values) for t in self._tables.values()])
-        return self._x
-
-    def features(self, recording: str | None = None) -> FeatureTable:
-        """The feature table of one recording (its key may be left out where there is only one)."""
-        self._matrix()
-        return self._tables[self._key(recording)]
-
-    def _targets(self) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
-        counts = {CELL: 1, NOT_CELL: 0}
-        kind = self.options.kind
-        pairs = [(self._position[c], counts[k]) for c, label in self._current.items() if (k := kind(label.value)) in counts]
-        pairs.sort()  # the same labels give the same fit, in whatever order they came
-        array = np.array(pairs, np.int64).reshape(-1, 2)
-        return array[:, 0], array[:, 1].astype(np.int8)
-
-    def _request(self) -> None:
-        if not self._prepared:  # somebody only wants to undo, or to look: the first `wait` catches up
-            return
-        rows, y = self._targets()
-        self._refitter.submit(FitJob(rows, y, self._labelled.copy(), self.journal.events[-1]["seq"] if self.journal.events else 0))
-
-    def _run(self, job: FitJob) -> Outcome:
-        """Fit on the labels of `job` and put the other candidates in the order in which they should be asked."""
-        x = self._matrix()
-        fit = learn.fit(self._classifier, x, job.rows, job.y, job.seq) if learn.enough(job.y) else None
-        probability = np.full(len(x), np.nan) if fit is None else fit.probability
-        share = math.nan if fit is None else fit.share
-        cut = self.options.threshold if self.options.threshold is not None else share
-        state = strategies.QueryState(probability, share, cut, job.labelled, self._rank, x)
-        warm = fit is not None and min(int((job.y == 1).sum()), int((job.y == 0).sum())) >= 3
-        strategy, reason = strategies.in_force(self._strategy, self.plugins.strategies, state, warm)
-        return Outcome(fit, strategies.best(strategy, state, len(x)), strategy.name, reason)
-
-    def _ran(self, outcome: Outcome) -> None:
-        self._outcome, self._fit_error = outcome, None
-        if outcome.fit is not None and not self._closed:
-            plugins.call_each(self.plugins.manager, "actsort_model_fitted", session=self, predictions=self.predictions())
-
-    def _failed(self, error: Exception) -> None:
-        self._fit_error = error
-        warnings.warn(f"Fitting failed ({type(error).__name__}: {error}); the last fit stays in use.", PluginWarning, stacklevel=2)
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the model knows every label; False when `timeout` seconds were not enough.
-
-        Raises
-        ------
-        PluginError
-            The last fit failed.
-        """
-        if not self._prepared:
-            self.prepare()
-        done = self._refitter.wait(timeout)
-        error = self._fit_error
-        if done and isinstance(error, ActsortError):
-            raise PluginError(error.what, f"Your labels are safe. {error.hint}") from error
-        if done and error is not None:
-            raise PluginError(
-                f"Classifier {self._classifier.name!r} failed ({type(error).__name__}: {error}).",
-                "Your labels are safe. Choose another with --classifier.",
-            ) from error
-        return done
-
-    def catch_up(self, timeout: float) -> None:
-        """Give the fit on the labels there are `timeout` seconds; what it raises is heard by the next `wait`."""
-        if self._prepared and self._current:
-            self._refitter.wait(timeout)
-
     # ---- asking and labelling
 
     def ask(self) -> CandidateId | None:
-        """The candidate to label next; None when all are labelled. Never waits for a fit; asks the same until it is labelled."""
+        """The candidate to label next; None when there is nothing left to ask. Never waits for a fit; asks the same until it is labelled.
+
+        When all are labelled, those that were unsure are asked once more.
+        """
         with self._change:
-            if self._question is None or self._question.candidate in self._current:
-                self._skipped -= self._current.keys()
+            if self._question is None and (audit := self._as_audit()) is not None:
+                self._question = audit
+            if self._question is None:
                 found = self.queue(len(self._skipped) + 1)
+                shared = self._to_share()
+                if shared is not None:
+                    found = (shared,)
                 if not found:
                     return None
-                self._question = self._as_question(next((c for c in found if c not in self._skipped), found[0]))
+                question = self._as_question(next((c for c in found if c not in self._skipped), found[0]))
+                if question.candidate in self._current:
+                    question = replace(question, strategy="", reason="again" if shared is None else "overlap")
+                self._question = question
             return self._question.candidate
 
     def skip(self) -> CandidateId | None:
@@ -249,24 +153,34 @@ class Session:
         with self._change:
             if self._question is not None:
                 self._skipped.add(self._question.candidate)
-                if self._skipped | self._current.keys() >= self._position.keys():  # once round: the others' turn again
+                if self._skipped.issuperset(self.queue(len(self._skipped) + 1)):  # once round: the others' turn again
                     self._skipped = {self._question.candidate}
                 self._question = None
             return self.ask()
 
     def queue(self, n: int) -> tuple[CandidateId, ...]:
-        """The `n` candidates that would be asked next, by the latest fit."""
-        order = self._outcome.order
-        found = order[~self._labelled[order]][:n]
-        if len(found) < n:  # undone since then, so not in that order
+        """The `n` candidates that would be asked next, by the latest fit; when all are labelled, unsure ones that are asked again."""
+        if self._turn is None:
             rest = np.flatnonzero(~self._labelled)
-            rest = np.setdiff1d(rest, found)
-            found = np.concatenate([found, rest[np.argsort(self._rank[rest])]])[:n]
+            found = rest[np.argsort(self._rank[rest])][:n]
+        else:
+            found = self._turn.best(n, self._labelled)
+        if not len(found):
+            return tuple(self._unsure_again()[:n])
         return tuple(self.candidates[i] for i in found)
 
     def _as_question(self, candidate: CandidateId) -> Question:
-        outcome = self._outcome
-        return Question(candidate, outcome.strategy, outcome.reason, self._probability_of(candidate), time.monotonic())
+        turn = self._turn
+        strategy, reason = ("random", "start") if turn is None else (turn.strategy, turn.reason)
+        return Question(candidate, strategy, reason, self._probability_of(candidate), time.monotonic())
+
+    def _as_audit(self) -> Question | None:
+        """The question drawn at random by the last turn, if it is one's turn and was not answered meanwhile."""
+        turn = self._turn
+        if turn is None or turn.audit is None or self._labelled[turn.audit[0]] or self.candidates[turn.audit[0]] in self._skipped:
+            return None
+        index, inclusion = turn.audit
+        return replace(self._as_question(self.candidates[index]), reason="audit", inclusion=inclusion)
 
     def label(
         self,
@@ -300,8 +214,6 @@ class Session:
         name = self.options.class_of(value)
         with self._change:
             question = self._question if self._question and self._question.candidate == where else None
-            if where in self._current:  # a second thought, not an answer to the question
-                question = None
             if question and seconds is None:
                 seconds = round(time.monotonic() - question.asked, 3)
             if seconds is not None:
@@ -316,7 +228,7 @@ class Session:
                 seconds=seconds,
                 strategy=question.strategy if question else "",
                 reason=question.reason if question else "review",
-                inclusion=None,
+                inclusion=question.inclusion if question else None,
                 p=question.probability if question else self._probability_of(where),
             )
             self._apply(event)
@@ -324,7 +236,7 @@ class Session:
         return label_of(event)
 
     def _probability_of(self, candidate: CandidateId) -> float | None:
-        fit = self._outcome.fit
+        fit = self.fit
         return None if fit is None else float(fit.probability[self._position[candidate]])
 
     def undo(self) -> CandidateId | None:
@@ -357,12 +269,11 @@ class Session:
         """Take an event that is on disk into account, and ask for a fit that knows it. Under the lock."""
         candidate = self._labels.apply(event)
         if candidate is not None:
-            label = self._labels.of(candidate)
-            if label is None:
-                self._current.pop(candidate, None)
-            else:
-                self._current[candidate] = label
-            self._labelled[self._position[candidate]] = label is not None
+            self._current = people.refresh(self._current, self._labels, candidate, self.options)
+            self._labelled[self._position[candidate]] = candidate in self._current
+            self._skipped.discard(candidate)
+            if self._question is not None and self._question.candidate == candidate:
+                self._question = None  # answered
         self._request()
 
     def _changed(self, candidate: CandidateId) -> None:
@@ -393,7 +304,7 @@ class Session:
             if candidate is None:
                 return
             yield candidate
-            if candidate not in self._current:
+            if self._question is not None and self._question.candidate == candidate:
                 return
 
     def sort(self, answer: Callable[[CandidateId], Any], labels: int | str) -> Session:
@@ -434,27 +345,11 @@ class Session:
         """The labels in force, in the order of the candidates."""
         return tuple(self._current[c] for c in sorted(self._current, key=self._position.__getitem__))
 
-    def predictions(self) -> Predictions:
-        """What the model says of every candidate; ``n_labels`` tells how many labels it knew. Does not wait for a fit."""
-        fit = self._outcome.fit
-        if fit is None:
-            return Predictions(self.candidates, np.full(len(self.candidates), np.nan), math.nan, math.nan, 0)
-        cut = fit.share if self.options.threshold is None else self.options.threshold
-        return Predictions(self.candidates, fit.probability, fit.share, cut, fit.n_labels)
-
-    @property
-    def threshold(self) -> float | None:
-        """Where decisions are cut: a probability, or None for pi, the estimated share of cells."""
-        return self.options.threshold
-
-    @threshold.setter
-    def threshold(self, value: float | str | None) -> None:
-        self._save_options(threshold=None if value is None else store.parse_threshold(value))
-
     def curations(self) -> dict[str, Curation]:
         """The decisions by recording, on all labels given so far (waits for the fit that knows them)."""
         self.wait()
-        return decide.curate(self.recordings, self.priors, dict(self._current), self.predictions(), self.options.kind)
+        found = decide.curate(self.recordings, self.priors, dict(self._current), self.predictions(), self.options.kind)
+        return self._with_people(found)
 
     def decisions(self) -> tuple[Decision, ...]:
         """The final verdict on every candidate of the session: labels first, else the model, else the host."""
@@ -465,6 +360,7 @@ class Session:
         curations = self.curations()
         report = writeback.write_back(self.sources, self.plugins.formats, curations, self.folder, self.journal, dry_run, progress)
         if not dry_run:
+            models.keep(self)
             arguments = {"curations": list(curations.values()), "paths": list(report.written)}
             plugins.call_each(self.plugins.manager, "actsort_decisions_written", session=self, **arguments)
         return report

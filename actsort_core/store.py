@@ -23,6 +23,8 @@ from actsort_core.model import CELL, LABEL_CLASSES, NOT_CELL, UNSURE, Prior, Rec
 FORMAT_VERSION = 1
 DOCUMENT = "session.json"
 THRESHOLDS: Mapping[str, float | None] = {"pi": None, "app": 0.5, "paper": 0.65}  # by name: ours, ActSort's app, the NeurIPS 2024 paper
+CONSENSUS = ("latest", "majority", "dawid_skene")  # whose label counts where several people labelled a candidate
+RULES = ("favour-precision", "favour-recall", "match-labels")  # see `operating.RULES`
 _VERDICTS = {1: "+", -1: "-", 0: "0"}
 _ANSWERS: Mapping[Any, str] = {True: CELL, False: NOT_CELL, None: UNSURE}  # 1 and 0 are equal to True and False
 
@@ -40,17 +42,28 @@ class Options:
     features
         Chosen feature groups (see `features.table.select`), None for the defaults.
     threshold
-        Probability above which a candidate is a cell; None for pi, the estimated share of cells.
+        Probability above which a candidate is a cell; a rule (`operating.RULES`); None for pi, the estimated share of cells.
     classes
         A lab's own classes: what each counts as for the model and the files, ``"cell"``, ``"not_cell"`` or ``"unsure"``.
+    consensus
+        Whose label counts where several people labelled a candidate: one of `CONSENSUS` (see `people.in_force`).
+    audits
+        Whether every third question is drawn at random, so that the quality of the sorting can be estimated honestly; None: in sessions
+        of a thousand candidates or more.
     """
 
     seed: int = 0
-    strategy: str = "nearest_pi"
-    classifier: str = "l1_logistic"
+    strategy: str = "balanced_pi"
+    classifier: str = "l1_adaptive"
     features: tuple[str, ...] | None = None
-    threshold: float | None = None
+    threshold: float | str | None = None
     classes: Mapping[str, str] = field(default_factory=dict)
+    consensus: str = "latest"
+    audits: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.consensus not in CONSENSUS:
+            raise UsageError(f"{self.consensus!r} is no consensus.", f"Known: {', '.join(CONSENSUS)}.")
 
     @property
     def known_classes(self) -> tuple[str, ...]:
@@ -395,9 +408,10 @@ def first_prior(source: Source, recording: Recording, own: Path) -> Prior:
 
 def remove(folder: Path) -> None:
     """Take a session without labels away again: `DOCUMENT`, journal, cache and lock; the folder itself if nothing else is in it."""
-    for name in (DOCUMENT, FILE, ".lock", ".softlock", "lock-owner.txt"):
+    for name in (DOCUMENT, FILE, "warm.npz", "warm.json", ".lock", ".softlock", "lock-owner.txt"):
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "features", ignore_errors=True)
+    for name in ("features", "model"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     with contextlib.suppress(OSError):
         folder.rmdir()
 
@@ -410,7 +424,7 @@ def check_free(folder: Path) -> None:
     UsageError
         It holds something else, which must not be mixed with a session.
     """
-    ours = {"features", "backups", "curation.json", ".lock", ".softlock", "lock-owner.txt", FILE}
+    ours = {"features", "backups", "model", "warm.npz", "warm.json", "curation.json", ".lock", ".softlock", "lock-owner.txt", FILE}
     try:
         found = sorted(path.name for path in folder.iterdir() if path.name not in ours and not path.name.startswith(f"{FILE}.torn-"))
         first = (folder / FILE).read_bytes().split(b"\n")[0] if (folder / FILE).is_file() else b""
@@ -429,16 +443,26 @@ def check_free(folder: Path) -> None:
         )
 
 
-def parse_threshold(threshold: float | str) -> float | None:
-    """A threshold as given: a probability, ``"pi"`` (None) for the estimated share of cells, or a published one by its name (`THRESHOLDS`).
+def parse_threshold(threshold: float | str) -> float | str | None:
+    """A threshold as given.
+
+    Parameters
+    ----------
+    threshold
+        A probability; ``"pi"`` (None) for the estimated share of cells; a published one by its name (`THRESHOLDS`); or a rule of
+        `operating.RULES`: ``"favour-precision"``, ``"favour-recall"``, ``"match-labels"``.
 
     Raises
     ------
     UsageError
-        Neither.
+        None of these.
     """
-    if isinstance(threshold, str) and threshold.strip().lower() in THRESHOLDS:
-        return THRESHOLDS[threshold.strip().lower()]
+    if isinstance(threshold, str):
+        name = threshold.strip().lower().replace("_", "-").replace(" ", "-")
+        if name in THRESHOLDS:
+            return THRESHOLDS[name]
+        if name in RULES:
+            return name
     try:
         value = float(threshold)
     except (TypeError, ValueError):
@@ -446,7 +470,8 @@ def parse_threshold(threshold: float | str) -> float | None:
     if not 0 <= value <= 1:
         raise UsageError(
             f"{threshold!r} is no threshold.",
-            "Give a probability from 0 to 1, pi for the estimated share of cells, or a published one: app (.5), paper (.65).",
+            "Give a probability from 0 to 1; pi for the estimated share of cells; favour-precision, favour-recall or match-labels; or a "
+            "published one: app (.5), paper (.65).",
         )
     return value
 

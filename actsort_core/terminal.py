@@ -6,7 +6,7 @@ import contextlib
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import click
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from actsort_core.errors import PluginError
 from actsort_core.model import CELL, NOT_CELL, UNSURE, CandidateId, Recording
+from actsort_core.plugins import call_each
 from actsort_core.session import Session
 
+_OWN = "class:"  # so that a lab's class may be called "skip"
 _BARS = " ▁▂▃▄▅▆▇█"
 _SHADES = " ░▒▓█"
 _ASCII_BARS = "  ..::||#"
@@ -47,17 +49,25 @@ KEYS = (
 )
 
 
-def action_of(key: str) -> str | None:
+def own_keys(classes: Mapping[str, str]) -> tuple[Key, ...]:
+    """Digits for the first nine of a lab's own classes; each is an action ``class:NAME``."""
+    return tuple(
+        Key(f"{_OWN}{name}", (str(digit),), str(digit), f"{name} (counts as {kind})")
+        for digit, (name, kind) in enumerate(list(classes.items())[:9], 1)
+    )
+
+
+def action_of(key: str, own: Sequence[Key] = ()) -> str | None:
     """What a key press means; None for a key that means nothing."""
-    for entry in KEYS:
+    for entry in (*KEYS, *own):
         if key in entry.keys or key.lower() in entry.keys:
             return entry.action
     return None
 
 
-def keys_help() -> str:
+def keys_help(own: Sequence[Key] = ()) -> str:
     """The list of keys."""
-    return "\n".join(f"  {entry.shown:<22}{entry.help}" for entry in KEYS)
+    return "\n".join(f"  {entry.shown:<22}{entry.help}" for entry in (*KEYS[:3], *own, *KEYS[3:]))
 
 
 def font_for(encoding: str | None) -> str:
@@ -165,9 +175,12 @@ def sort_by_hand(session: Session, goal: int | None) -> None:
         Stop when the session holds this many labels; None to go on until the person stops.
     """
     font = font_for(sys.stdout.encoding)
-    click.echo(keys_help())
+    own = own_keys(session.options.classes)
+    digits = "".join(f" / {entry.shown} {entry.action.removeprefix(_OWN)}" for entry in own)
+    click.echo(keys_help(own))
     with contextlib.suppress(PluginError):  # so that a resumed session asks what the model asks; later no key waits for a fit
         session.wait(5)
+    told = False
     while goal is None or len(session.labels()) < goal:
         candidate = session.ask()
         if candidate is None:
@@ -175,22 +188,28 @@ def sort_by_hand(session: Session, goal: int | None) -> None:
             return
         width = max(40, min(shutil.get_terminal_size().columns - 2, 120))
         click.echo("\n" + draw(session, candidate, width, font))
+        before = session.labels_by(session.annotator)
+        if any(label.candidate == candidate for label in before):
+            click.echo("You labelled this one before, and it is still open: all others are done.")
         action = None
         while action is None:
-            click.echo("cell? [up y / down n / u / left z = undo / q / ?] ", nl=False)
+            click.echo(f"cell? [up y / down n / u{digits} / left z = undo / q / ?] ", nl=False)
             key = _read_key()
-            action = action_of(key)
+            action = action_of(key, own)
             click.echo("" if action else f"{key!r} means nothing here; ? shows the keys")
             if action == "help":
-                click.echo(keys_help())
+                click.echo(keys_help(own))
                 action = None
         if action == "quit":
             return
-        if action in (CELL, NOT_CELL, UNSURE):
-            p = session.predictions()
-            session.label(candidate, action)
-            opinion = p.of(candidate.recording)[candidate.index]
-            click.echo(f"-> {action}" + ("" if np.isnan(opinion) else f" (the model said {opinion:.2f})"))
+        if action in (CELL, NOT_CELL, UNSURE) or action.startswith(_OWN):
+            said = action.removeprefix(_OWN)
+            opinion = session.label(candidate, said).probability  # not calibrated, which would take longer than a key press may
+            click.echo(f"-> {said}" + ("" if opinion is None else f" (the model said {opinion:.2f})"))
+            for who, why in call_each(session.plugins.manager, "actsort_should_stop", session=session):
+                if not told:
+                    click.echo(f"Enough may have been asked: {why} (plug-in {who}). Press q to stop.")
+                told = True
         elif action == "skip":
             session.skip()
         else:

@@ -37,6 +37,8 @@ class Difference:
         How many candidates are accepted and rejected by the decisions (undecided ones count as rejected).
     to_accept, to_reject
         0-based candidates whose verdict in the file changes.
+    undecided
+        How many of `rejected` nobody decided about.
     """
 
     recording: str
@@ -44,9 +46,11 @@ class Difference:
     rejected: int
     to_accept: NDArray[np.int64]
     to_reject: NDArray[np.int64]
+    undecided: int = 0
 
     def __str__(self) -> str:
-        line = f"{self.recording}: {self.accepted} accepted, {self.rejected} rejected"
+        line = f"{self.recording}: {self.accepted} accepted, {self.rejected - self.undecided} rejected"
+        line += f", {self.undecided} undecided" if self.undecided else ""
         for verb, which in (("newly accepted", self.to_accept), ("newly rejected", self.to_reject)):
             if len(which):
                 shown = ", ".join(map(str, which[:12])) + (", ..." if len(which) > 12 else "")
@@ -100,6 +104,7 @@ def difference(recording: Recording, key: str, curation: Curation) -> Difference
         int((~curation.accepted).sum()),
         np.flatnonzero(curation.accepted & (before <= 0)),
         np.flatnonzero(~curation.accepted & (before >= 0) & ~((before == 0) & curation.undecided)),
+        int(curation.undecided.sum()),
     )
 
 
@@ -448,5 +453,9 @@ def candidate_rows(curation: Curation) -> list[dict[str, Any]]:
         }
         if decision.label is not None:
             row |= {"label": decision.label.value, "annotator": decision.label.annotator, "time": decision.label.time}
+        if curation.classes is not None:
+            row["class"] = str(curation.classes[decision.candidate.index]) or None
+        if decision.candidate.index in curation.votes:
+            row["votes"] = dict(curation.votes[decision.candidate.index])
         rows.append(row)
     return rows

@@ -14,12 +14,12 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from actsort_core.classifiers import L1LogisticClassifier
+from actsort_core.classifiers import L1AdaptiveClassifier, L1LogisticClassifier
 
 
 @pytest.mark.filterwarnings("ignore:Liblinear failed to converge")  # checks on raw, unscaled data
 @pytest.mark.filterwarnings("ignore:Can't check dok sparse matrix")
-@parametrize_with_checks([L1LogisticClassifier()])
+@parametrize_with_checks([L1LogisticClassifier(), L1AdaptiveClassifier()])
 def test_it_is_a_scikit_learn_estimator(estimator: Any, check: Callable[[Any], None]) -> None:
     check(estimator)
 

@@ -246,7 +246,7 @@ def test_plugins_lists_everything_by_name(cli):
     names = {kind: {row["name"] for row in rows} for kind, rows in document.items()}
     assert names["formats"] == {"toy", "toyfile"}
     assert {"random", "first_to_last", "cal", "nearest_pi"} <= names["strategies"]
-    assert names["classifiers"] == {"l1_logistic", "centroid"}
+    assert names["classifiers"] == {"l1_adaptive", "l1_logistic", "centroid"}
     assert {"json", "csv"} <= names["exporters"]
     assert len(names["features"]) > 10
     text = cli("plugins")

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import random
 import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from actsort_core.testing import check_format
 
 DATA = Path(__file__).parent / "data" / "cnmfe"
 CNMFE = CnmfeFormat()
+OCTAVE = shutil.which("octave-cli")
 TRUTH = np.array(json.loads((DATA / "truth.json").read_text())["truth"], bool)
 STRUCTS = ["cnmfe_results_struct_v7", "cnmfe_results_struct_with_objects_v7", "cnmfe_neuron_struct_v73", "cnmfe_out_flat_v6"]
 OBJECTS = ["cnmfe_neuron_sources2d_v7", "cnmfe_workspace_sources2d_v73"]
@@ -219,6 +221,23 @@ def test_stacks_of_images(tmp_path, version, n_cells):
         assert read(recording.path).prior.verdict.tolist() == [-1, 1][:n_cells]
 
 
+@pytest.mark.parametrize("version", ["v6", "v7", "v7.3"])
+def test_a_stack_of_no_images_still_has_a_field_of_view(tmp_path, version):
+    """What is left of MiniscopeAnalysis and ciatah after everything was rejected."""
+    stack = np.zeros((20, 23, 0))
+    for name, fields in (
+        ("ms", {"SFPs": stack, "RawTraces": np.zeros((6, 0)), "FiltTraces": np.zeros((6, 0))}),
+        ("cnmfeAnalysisOutput", {"extractedImages": stack, "extractedSignals": np.zeros((0, 6)), "extractedSignalsEst": np.zeros((0, 6))}),
+        ("data", {"NeuronA": stack, "NeuronC": np.zeros((0, 6))}),
+        ("results", {"A": stack, "C_raw": np.zeros((0, 6))}),
+    ):
+        recording = read(save(tmp_path / "a.mat", {name: fields}, version))
+        assert (recording.fov, recording.n_cells, recording.footprints.shape) == ((20, 23), 0, (460, 0))
+        assert tuple(recording.traces.shape) == (0, 6)
+        write(recording, curate(recording, np.zeros(0)))
+        assert read(recording.path).fov == (20, 23)
+
+
 @pytest.mark.parametrize("version", ["v7", "v7.3"])
 def test_missing_optional_parts(tmp_path, version):
     values = small(
@@ -361,6 +380,24 @@ def test_ciatahs_decisions_are_not_a_result_of_their_own():
 def test_masks_and_lists(values, base, wanted):
     found = mask(values, 3, base)
     assert found is None if wanted is None else found.tolist() == [bool(x) for x in wanted]
+
+
+@pytest.mark.parametrize("version", ["v7", "v7.3"])
+@pytest.mark.parametrize("shape", [(0, 0), (1, 0), (0, 1)])
+def test_an_empty_ind_del_decides_nothing(tmp_path, version, shape):
+    path = save(tmp_path / "a.mat", small() | {"ind_del": np.zeros(shape)}, version)
+    recording = read(path)
+    assert recording.prior.verdict.tolist() == [0, 0, 0]
+    assert any("ind_del is empty" in note for note in recording.notes)
+    with pytest.raises(FormatError, match="holds no decisions"):
+        write_filtered(path, None, tmp_path / "b.mat")
+    recording = read(save(path, small() | {"ind_del": np.zeros(shape), "keep": np.array([[0, 2]])}, version))
+    assert recording.prior.verdict.tolist() == [1, -1, 1]
+    recording = read(save(path, small(0) | {"ind_del": np.zeros(shape)}, version))  # of no candidates it is complete
+    assert not recording.notes
+    recording = read(save(path, small(), version))
+    write(recording, curate(recording, [1, 1, 1]))  # ours rejects none, and says so
+    assert read(path).prior.verdict.tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize("version", ["v7", "v7.3"])
@@ -517,6 +554,36 @@ def test_other_libraries_read_what_was_written(copy, name):
     assert found["curation"].dtype.names[0] == "accepted"
 
 
+@pytest.mark.parametrize("version", ["v6", "v7"])
+@pytest.mark.parametrize("names", [("Änne",), ("Øyvind", "Ñandú", "李明"), ("Zoë", "😀"), ("",), ("Bo",)])
+def test_names_that_are_not_ascii_read_whole(tmp_path, version, names):
+    """In UTF-16, as MATLAB and Octave store them: of UTF-8 Octave reads as many bytes as there are characters."""
+    path = save(tmp_path / "a.mat", {"results": small()}, version)
+    recording = read(path)
+    labels = {i: Label(CandidateId("r", i), "cell", name, "2026-01-01") for i, name in enumerate(names)}
+    write(recording, curate(recording, [1, 1, 0], labels=labels))
+    wanted = ", ".join(sorted(names))
+    with _mat.opened(path) as file:
+        node = file.variable("curation").field("labeller")
+        assert node.text() == wanted
+        assert node.values(node.body).dtype.itemsize == (1 if wanted.isascii() else 2)
+        assert node.shape == ((1, len(wanted.encode("utf-16-le")) // 2) if wanted else (0, 0))
+    if all(ord(c) < 1 << 16 for c in wanted):  # scipy knows no surrogates
+        assert "".join(scipy.io.loadmat(path)["curation"]["labeller"][0, 0]) == wanted
+
+
+@pytest.mark.skipif(OCTAVE is None, reason="GNU Octave is not there")
+@pytest.mark.parametrize("version", ["v6", "v7"])
+def test_octave_reads_what_was_written(tmp_path, version):
+    path = save(tmp_path / "a.mat", {"results": small()}, version)
+    recording = read(path)
+    labels = {i: Label(CandidateId("r", i), "cell", name, "2026-01-01") for i, name in enumerate(("Änne", "李明", "😀"))}
+    write(recording, curate(recording, [1, 0, 0], ["label", "label", "none"], labels=labels))
+    script = "load('a.mat'); c = curation; printf('%s|%s|%s', c.labeller, mat2str(ind_del), mat2str(c.label, 'class'));"
+    done = subprocess.run([OCTAVE, "--no-gui", "--norc", "--eval", script], cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    assert done.stdout.decode() == "Änne, 李明, 😀|[false true false]|int8([1;-1;0])", done.stderr
+
+
 @pytest.mark.parametrize("name", OBJECTS)
 def test_objects_survive_the_write(copy, name):
     matio = pytest.importorskip("matio", reason=NO_MATIO)
@@ -536,8 +603,15 @@ def test_objects_survive_the_write(copy, name):
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("cnmfe_results_struct_v7", "load('cnmfe_results_struct_v7.mat'); neuron = struct2neuron(results); neuron.delete(ind_del);"),
-        ("cnmfe_neuron_struct_v73", "load('cnmfe_neuron_struct_v73.mat'); neuron = struct2neuron(neuron); neuron.delete(ind_del);"),
+        (
+            "cnmfe_results_struct_v7",
+            "load('cnmfe_results_struct_v7.mat'); neuron = Sources2D(); neuron.struct2obj(results); neuron.delete(ind_del);",
+        ),
+        (
+            "cnmfe_neuron_struct_v73",
+            "load('cnmfe_neuron_struct_v73.mat'); results = neuron; neuron = Sources2D(); neuron.struct2obj(results); "
+            "neuron.delete(ind_del);",
+        ),
         ("cnmfe_out_flat_v6", "neuron.delete(results.ind_del);"),
         ("wild_ms_miniscope_v73", "ms.SFPs(:,:,ind_del) = []; ms.RawTraces(:,ind_del) = [];"),
         ("wild_ciatah_cnmfeAnalysis_v73", "validCNMFE = ~ind_del;"),
@@ -589,6 +663,61 @@ def test_what_cannot_be_written_says_where_the_decisions_are(tmp_path, monkeypat
     path.write_bytes(content)
     with pytest.raises(FormatError, match="not there"):
         CNMFE.plan([read(path)], [curate(recording, [1, 0, 0])])
+
+
+def big_endian(values):
+    """A file as MATLAB wrote it on SPARC or PowerPC: double matrices."""
+
+    def element(code, content):
+        return np.array([code, len(content)], ">u4").tobytes() + content + bytes(-len(content) % 8)
+
+    out = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x01\x00MI"
+    for name, value in values.items():
+        body = element(6, np.array([6, 0], ">u4").tobytes()) + element(5, np.array(value.shape, ">i4").tobytes())
+        out += element(14, body + element(1, name.encode()) + element(9, value.astype(">f8").tobytes(order="F")))
+    return out
+
+
+@pytest.mark.parametrize("why", ["big-endian", "2 GB"])
+def test_files_that_cannot_be_changed_get_a_file_beside_them(run, tmp_path, monkeypatch, why):
+    path, beside = tmp_path / "a.mat", tmp_path / "a_actsort.mat"
+    values = {k: v for k, v in small(fov=(20, 21)).items() if k != "options"}
+    if why == "2 GB":
+        save(path, values, "v6")
+        monkeypatch.setattr("actsort_adapters._mat5.MOST", 5000)
+    else:
+        path.write_bytes(big_endian(values))
+    before = path.read_bytes()
+    recording = read(path)
+    curation = curate(recording, [1, 0, 0], ["label", "model", "none"], probability=np.array([np.nan, 0.2, np.nan]))
+    plan = CNMFE.plan([recording], [curation])
+    assert [edit.path for edit in plan.edits] == [beside]
+    assert "load('a_actsort.mat');" in plan.notes[0]
+    assert any(why in note for note in plan.notes)
+    plan.edits[0].stage(beside)
+    first = beside.read_bytes()
+    assert path.read_bytes() == before
+    found = scipy.io.loadmat(beside)
+    assert found["ind_del"].tolist() == [[0, 1, 0]]
+    assert found["curation"]["K"][0, 0] == 3
+    again = read(path)
+    assert again.prior.verdict.tolist() == [1, -1, 0]
+    assert again.prior.probability.tolist()[1] == 0.2
+    CNMFE.plan([again], [curation]).edits[0].stage(beside)
+    assert beside.read_bytes() == first  # the same decisions: the same bytes
+    assert "pass the file beside it" in CNMFE.sniff(beside).why
+    with pytest.raises(FormatError, match=r"actsort export"):
+        write_filtered(path, None, tmp_path / "b.mat")
+    beside.write_bytes(b"broken")
+    assert any("a_actsort.mat" in note for note in read(path).notes)
+    assert read(path).prior.verdict.tolist() == [0, 0, 0]
+    beside.unlink()
+    if why == "big-endian":
+        (tmp_path / "truth.json").write_text('{"truth": [1, 0, 1]}')
+        run("sort", path, "--oracle", tmp_path / "truth.json", "--labels", "3", "--write")
+        assert read(path).prior.verdict.tolist() == [1, -1, 1]
+        run("restore", path)
+        assert not beside.exists()
 
 
 # Filtered copies
@@ -693,6 +822,15 @@ def test_sort_write_and_restore(run, copy, name):
     assert ".mat'); " in run("write", path, "--dry-run")
     run("restore", path)
     assert path.read_bytes() == original
+
+
+def test_undecided_candidates_are_not_counted_as_rejected(run, tmp_path):
+    path = save(tmp_path / "a.mat", {"results": small(14)})
+    (tmp_path / "truth.json").write_text(json.dumps({"truth": [1] * 14}))
+    text = run("sort", path, "--oracle", tmp_path / "truth.json", "--labels", "8", "--write")
+    assert "8 labels; 14 candidates: 8 accepted, 0 rejected, 6 undecided." in text
+    assert "a: 8 accepted, 0 rejected, 6 undecided" in text
+    assert "ind_del (0 of 14 to delete)" in text
 
 
 def test_the_command_for_filtered_copies(run, copy, tmp_path):

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from actsort_core import learn
+from actsort_core import expand, learn
 from actsort_core.errors import PluginError
 from actsort_core.learn import ClassifierSpec, enough, fit, stack, standardise
 from actsort_core.plugins import load
@@ -119,22 +119,38 @@ def test_unit_and_offset_do_not_matter(x: np.ndarray, unit: float, offset: float
 # ---- several recordings
 
 
+NAMES = tuple(f"f{i}" for i in range(expand.LIMIT + 1))  # with fewer, non-linear terms are added
+
+
 def test_recordings_are_scaled_each_by_itself() -> None:
-    a, b = np.random.default_rng(0).normal(0, 1, (2, 6, 2)).astype(np.float32)
-    names, x = stack([(("p", "q"), a), (("p", "q"), 100 * b + 7)])
-    assert names == ("p", "q")
-    np.testing.assert_allclose(x, np.concatenate([standardise(a), standardise(b)]), atol=1e-5)
+    a, b = np.random.default_rng(0).normal(0, 1, (2, 6, len(NAMES))).astype(np.float32)
+    names, x = stack([(NAMES, a), (NAMES, 100 * b + 7)])
+    assert names == NAMES
+    np.testing.assert_allclose(x, np.concatenate([standardise(a), standardise(b)]), atol=1e-4)
 
 
 def test_recordings_may_have_different_features() -> None:
-    a, b = np.random.default_rng(0).normal(5, 2, (2, 6, 2)).astype(np.float32)
-    names, x = stack([(("p", "q"), a), (("r", "p"), b)])
-    assert names == ("p", "q", "r")
+    a, b = np.random.default_rng(0).normal(5, 2, (2, 6, len(NAMES))).astype(np.float32)
+    other = ("new", *NAMES[1:][::-1])
+    names, x = stack([(NAMES, a), (other, b)])
+    assert names == (*NAMES, "new")
     assert x.dtype == np.float32
-    np.testing.assert_allclose(x[:6, :2], standardise(a))
-    np.testing.assert_allclose(x[6:, [2, 0]], standardise(b))
-    np.testing.assert_array_equal(x[:6, 2], 0)
-    np.testing.assert_array_equal(x[6:, 1], 0)
+    np.testing.assert_allclose(x[:6, :-1], standardise(a))
+    np.testing.assert_allclose(x[6:, [names.index(name) for name in other]], standardise(b))
+    np.testing.assert_array_equal(x[:6, -1], 0)
+    np.testing.assert_array_equal(x[6:, 0], 0)
+
+
+def test_few_features_get_terms_in_every_recording_or_in_none() -> None:
+    rng = np.random.default_rng(0)
+    few = (NAMES[:2], rng.normal(0, 1, (50, 2)).astype(np.float32))
+    many = (NAMES, rng.normal(0, 1, (50, len(NAMES))).astype(np.float32))
+    names, x = stack([few, few])
+    assert names[:2] == NAMES[:2]
+    assert all(expand.feature_of(name) in NAMES[:2] for name in names)
+    assert len(names) > 10
+    np.testing.assert_array_equal(x[:50], x[50:])
+    assert stack([few, many])[0] == NAMES
 
 
 def test_empty_stacks() -> None:

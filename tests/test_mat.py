@@ -207,6 +207,61 @@ def test_splicing_keeps_every_other_byte(tmp_path, name):
     assert again.read_bytes() == (DATA / name).read_bytes()
 
 
+def octave_char(name, rows, unpadded=True):
+    """What Octave 7 writes for a char array of several rows and three or four characters: four bytes less than it declares."""
+
+    def element(code, content):
+        return np.array([code, len(content)], "<u4").tobytes() + content + bytes(-len(content) % 8)
+
+    text = "".join(map("".join, zip(*rows, strict=True))).encode()
+    body = element(6, np.array([4, 0], "<u4").tobytes()) + element(5, np.array([len(rows), len(rows[0])], "<i4").tobytes())
+    body += element(1, name.encode()) + np.array([16 | len(text) << 16], "<u4").tobytes() + text.ljust(4, b"\0")
+    return np.array([14, len(body) + 4], "<u4").tobytes() + body + bytes(0 if unpadded else 4)
+
+
+@pytest.mark.parametrize("rows", [["ab", "cd"], ["a", "b", "c"]])
+def test_octave_may_leave_the_end_of_a_file_unpadded(tmp_path, rows):
+    path, tmp = write(tmp_path / "a.mat", {"x": np.arange(6.0).reshape(2, 3)}, "v6"), tmp_path / "b.mat"
+    content = path.read_bytes() + octave_char("m", rows)
+    path.write_bytes(content)
+    assert scipy.io.loadmat(path)["m"].tolist() == rows
+    with _mat.opened(path) as file:
+        assert file.names == ("x", "m")
+        assert bytes(file.variable("m").values(file.variable("m").body)) == "".join(map("".join, zip(*rows, strict=True))).encode()
+        _mat5_edit.rewrite(file, tmp, _mat5_edit.encode({"extra": np.array([[True, False]])}, False))
+    with _mat.opened(path) as file, _mat.opened(tmp) as after:  # the short one stays the last: anywhere else no reader finds the next
+        assert after.names == ("x", "extra", "m")
+        assert not _mat5_edit.first_difference(file, after, frozenset({"extra"}))
+    found = scipy.io.loadmat(tmp)
+    assert (found["extra"].tolist(), found["m"].tolist(), found["x"].shape) == ([[1, 0]], rows, (2, 3))
+    with _mat.opened(tmp) as after:
+        _mat5_edit.rewrite(after, tmp_path / "c.mat", without=frozenset({"extra"}))
+    assert (tmp_path / "c.mat").read_bytes() == content
+    for lost in (1, 2, 3, 4, 5, 8):  # of what it says, not of what pads it
+        path.write_bytes(content[:-lost])
+        with pytest.raises(FormatError, match="cut off"), _mat.opened(path) as file:
+            pass
+
+
+def test_numbers_may_end_a_file_unpadded_but_not_lack_one(tmp_path):
+    path = write(tmp_path / "a.mat", {"x": np.arange(13).astype("i1")[None]}, "v6")
+    content = path.read_bytes()
+    for lost in range(1, 9):
+        path.write_bytes(content[:-lost])
+        if lost <= 3:
+            with _mat.opened(path) as file:
+                assert file.variable("x").array().tolist() == [list(range(13))]
+        else:
+            with pytest.raises(FormatError, match="cut off"), _mat.opened(path) as file:
+                pass
+    for name, value in (("f", np.arange(3.0)[None]), ("s", SPARSE), ("t", {"a": np.ones((1, 1))})):
+        content = write(path, {name: value}, "v6").read_bytes()
+        for lost in (1, 4, 7):
+            path.write_bytes(content[:-lost])
+            with pytest.raises(FormatError, match="cut off"), _mat.opened(path) as file:
+                pass
+
+
 @pytest.mark.parametrize("what", ["header", "value", "order", "missing"])
 def test_differences_are_found(tmp_path, what):
     values = {"a": np.ones((2, 2)), "b": np.ones((1, 3)), "c": 1.0}

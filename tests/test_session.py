@@ -199,7 +199,7 @@ def test_skip_puts_a_candidate_off_until_the_others_are_labelled(opened, toy):
 def test_all_labelled_asks_nothing(opened, toy):
     session = opened(toy(a=3))
     for _ in range(3):
-        session.label(session.ask(), "unsure")
+        session.label(session.ask(), "cell")
     assert session.ask() is None
     assert session.queue(5) == ()
     assert list(session.questions(3)) == []
@@ -339,7 +339,7 @@ def test_cold_start_is_random_until_three_of_each_then_the_strategy_asks(opened,
     asked.append(session.ask())
     session.label(asked[-1], True)
     rows = events(session)
-    assert [(e["reason"], e["strategy"]) for e in rows] == [("start", "random")] * 7 + [("active", "nearest_pi")] * 2
+    assert [(e["reason"], e["strategy"]) for e in rows] == [("start", "random")] * 7 + [("active", "balanced_pi")] * 2
     assert [e["p"] is None for e in rows] == [True] * 7 + [False] * 2
     order = [session.candidates[i] for i in np.random.default_rng(5).permutation(40)]
     assert asked[:7] == order[:7]  # every candidate equally likely, fixed by the seed

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actsort_core.errors import PluginError
-from actsort_core.strategies import BUILTIN, QueryState, Strategy, best, cal, first_to_last, nearest_pi, random
+from actsort_core.strategies import BUILTIN, QueryState, Strategy, balanced_pi, best, cal, first_to_last, nearest_pi, random
 
 BY_NAME = {strategy.name: strategy for strategy in BUILTIN}
-SIMPLE = tuple(BY_NAME[name] for name in ("nearest_pi", "cal", "random", "first_to_last"))  # one line each
+SIMPLE = tuple(BY_NAME[name] for name in ("balanced_pi", "nearest_pi", "cal", "random", "first_to_last"))  # one line each
 
 
 def state(p: Any, labelled: Any = None, rank: Any = None, share: float | None = None) -> QueryState:
@@ -34,9 +34,24 @@ def states(draw: st.DrawFn) -> QueryState:
 
 
 def test_the_built_in_ones() -> None:
-    assert next(iter(BY_NAME)) == "nearest_pi"
+    assert next(iter(BY_NAME)) == "balanced_pi"
     assert len(BY_NAME) == len(BUILTIN)
-    assert [strategy.name for strategy in SIMPLE if strategy.needs_model] == ["nearest_pi", "cal"]
+    assert [strategy.name for strategy in SIMPLE if strategy.needs_model] == ["balanced_pi", "nearest_pi", "cal"]
+
+
+@pytest.mark.parametrize(("cells", "others", "place"), [(10, 10, 0.8), (30, 10, 0.579), (10, 30, 0.921), (400, 0, 0.174), (0, 400, 0.987)])
+def test_the_default_asks_on_the_side_of_the_kind_with_fewer_labels(cells: int, others: int, place: float) -> None:
+    """Log odds of pi minus those of the labels' share of cells, which counts as .05 to .95."""
+    p = np.linspace(0.0005, 0.9995, 1000)
+    s = replace(state(p, share=0.8), cells=cells, others=others)
+    assert p[np.argmax(balanced_pi(s))] == pytest.approx(place, abs=0.002)
+
+
+def test_every_recording_has_its_own_line() -> None:
+    p = np.array([0.2, 0.5, 0.8, 0.2, 0.5, 0.8])
+    s = replace(state(p), line=np.repeat([0.8, 0.2], 3))
+    for strategy in (nearest_pi, balanced_pi):
+        assert set(np.argsort(-strategy(s))[:2]) == {2, 3}
 
 
 @given(states())
@@ -45,6 +60,7 @@ def test_utilities_are_what_their_definitions_say(s: QueryState) -> None:
     pi = sum(s.probability) / n
     np.testing.assert_allclose(cal(s), [1 - 2 * abs(p - 0.5) for p in s.probability])
     np.testing.assert_allclose(nearest_pi(s), [-abs(p - pi) for p in s.probability], atol=1e-12)
+    np.testing.assert_allclose(balanced_pi(s), nearest_pi(s), atol=1e-6)  # no label yet: no kind has fewer
     assert list(np.argsort(-random(s))) == [list(s.rank).index(k) for k in range(n)]
     assert list(np.argsort(-first_to_last(s))) == list(range(n))
 

@@ -87,7 +87,9 @@ def test_a_dry_run_touches_nothing_and_says_what_would_change(opened, result, sn
 def test_undecided_candidates_are_no_change(opened, toy):
     session = opened(toy(verdicts=False, a=4))
     session.label(1, "cell")
-    (difference,) = session.write(dry_run=True).differences
+    report = session.write(dry_run=True)
+    assert "a: 1 accepted, 0 rejected, 3 undecided" in str(report)
+    (difference,) = report.differences
     assert difference.to_accept.tolist() == [1]
     assert difference.to_reject.tolist() == []
     session.write()
