@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -90,11 +89,6 @@ def default_engine(plugins: Plugins, seed: int, audits: bool = True, warm: Warm 
     return Engine(strategy, plugins.classifiers[options.classifier], plugins.strategies, warm, audits, seed)
 
 
-def draws_of(recording: Annotated, annotator: str, seed: int) -> int:
-    """A seed of a run's audits; with the same one for all annotators, their audits would fall alike, and count as one person's."""
-    return seed + (zlib.crc32(f"{recording.name}/{annotator}".encode()) << 16)
-
-
 def look(
     recording: Annotated,
     annotator: str,
@@ -118,7 +112,7 @@ def look(
         Already loaded; another engine than the default one (its seed counts).
     """
     plugins = plugins or load()
-    engine = engine or default_engine(plugins, draws_of(recording, annotator, seed))
+    engine = engine or default_engine(plugins, seed)
     choices = recording.choices[annotator]
     wrong = np.random.default_rng([seed, 99]).random(len(choices)) < rate
     choices = np.where(wrong, -choices, choices).astype(np.int8)

@@ -3,7 +3,7 @@
 ACTSORT_BENCHMARK_DATA=FOLDER python benchmarks/few_features.py [--seeds 10]
 
 On Suite2p's own training data (FOLDER/suite2p_classifier/classifier.npy: 14,058 ROIs labelled by people, 3 features) and on simulated
-candidates with 5 features: a cell has a middle size ("range"), or the more the better ("line"). "active" is the default engine, audits
+candidates with 5 features: a cell has a middle size ("range"), or the more the better ("line"). "active" asks nearest to pi, audits
 included; "random" labels candidates drawn at random; "all" is the same classifier trained on every row.
 """
 

@@ -22,7 +22,7 @@ from actsort_core import calibration, learn, plugins, quality, transfer
 from actsort_core.annotated import Annotated, read
 from actsort_core.benchmark import goal_of
 from actsort_core.calibration import Prior
-from actsort_core.quality_prior import COUNTS, RATES, Seen, default_engine, draws_of, learn_prior, look, replayed
+from actsort_core.quality_prior import COUNTS, RATES, Seen, default_engine, learn_prior, look, replayed
 from actsort_core.replays import calibration_error
 from actsort_core.transfer import Warm
 from actsort_core.warm import concatenate
@@ -92,7 +92,7 @@ def replay_all(recordings: Sequence[Annotated], seeds: int, ways: Sequence[Way])
     tasks = [(*pair, seed, way) for pair in replayed(recordings) for way in ways for seed in range(seeds)]
     out = []
     for recording, who, seed, way in tqdm(tasks, desc="runs", unit="run"):
-        engine = default_engine(LOADED, draws_of(recording, who, seed), way.audits, starts[recording.name] if way.warm else None)
+        engine = default_engine(LOADED, seed, way.audits, starts[recording.name] if way.warm else None)
         counts = {goal_of(share, len(recording.features)) for share in SHARES}
         if way in LEARNING:
             counts |= set(COUNTS)
