@@ -22,7 +22,7 @@ def made(n: int, share: float = 0.5, seed: int = 0) -> tuple[np.ndarray, np.ndar
     return learn.standardise(x), y
 
 
-def setup(x: np.ndarray, bounds: Any = None, **more: Any) -> engine.Setup:
+def prepared(x: np.ndarray, bounds: Any = None, **more: Any) -> engine.Setup:
     rank = np.argsort(np.random.default_rng(3).permutation(len(x)))
     given = {"classifier": LOADED.classifiers["l1_adaptive"], "strategy": LOADED.strategies["balanced_pi"], **more}
     return engine.Setup(x, np.array([0, len(x)] if bounds is None else bounds), rank, registered=LOADED.strategies, **given)
@@ -39,7 +39,7 @@ def starters(y: np.ndarray, each: int = 3) -> np.ndarray:
 
 def test_a_turn_is_the_same_from_any_start() -> None:
     x, y = made(500)
-    here = setup(x)
+    here = prepared(x)
     first = engine.turn(here, known(y, starters(y)))
     again = engine.turn(here, known(y, starters(y, 10)), engine.turn(here, known(y, starters(y, 9))).fit)
     cold = engine.turn(here, known(y, starters(y, 10)))
@@ -52,7 +52,7 @@ def test_a_turn_is_the_same_from_any_start() -> None:
 
 def test_every_third_answer_of_the_model_is_an_audit_drawn_with_the_probability_it_says() -> None:
     x, y = made(1200)
-    here = setup(x, audits=True, seed=5)
+    here = prepared(x, audits=True, seed=5)
     asked, audited, reasons = list(starters(y)), 0, []
     turn = None
     for _ in range(30):
@@ -76,7 +76,7 @@ def test_every_third_answer_of_the_model_is_an_audit_drawn_with_the_probability_
 
 def test_an_audit_that_was_missed_is_made_up_for() -> None:
     x, y = made(1200)
-    here = setup(x, audits=True)
+    here = prepared(x, audits=True)
     assert engine.turn(here, known(y, starters(y), answered=9, audited=2)).audit is not None
     assert engine.turn(here, known(y, starters(y), answered=9, audited=3)).audit is None
 
@@ -85,7 +85,7 @@ def test_every_recording_has_a_line_of_its_own() -> None:
     (a, truth_a), (b, truth_b) = made(1500, 0.85, 1), made(1500, 0.25, 2)
     x, y, bounds = np.concatenate([a, b]), np.concatenate([truth_a, truth_b]), [0, 1500, 3000]
     rows = np.concatenate([starters(truth_a, 8), 1500 + starters(truth_b, 8)])
-    fit = engine.turn(setup(x, bounds), known(y, rows)).fit
+    fit = engine.turn(prepared(x, bounds), known(y, rows)).fit
     assert fit is not None
     assert fit.shares[0] == pytest.approx(fit.probability[:1500].mean(), abs=1e-6)
     assert fit.shares[1] == pytest.approx(fit.probability[1500:].mean(), abs=1e-6)
@@ -101,10 +101,10 @@ def test_pooled_recordings_are_sorted_at_least_as_well_as_one_by_one() -> None:
     single, pooled = [], []
     for each in (3, 6):
         rows = np.concatenate([start + starters(t, each) for start, (_, t) in zip((0, 1500), parts, strict=True)])
-        fit = engine.turn(setup(x, [0, 1500, 3000]), known(y, rows)).fit
+        fit = engine.turn(prepared(x, [0, 1500, 3000]), known(y, rows)).fit
         assert fit is not None
         for i, (features, truth) in enumerate(parts):
-            alone = engine.turn(setup(features), known(truth, starters(truth, each))).fit
+            alone = engine.turn(prepared(features), known(truth, starters(truth, each))).fit
             assert alone is not None
             single.append(balanced(alone.distance() > 0, truth))
             pooled.append(balanced(fit.distance()[1500 * i : 1500 * (i + 1)] > 0, truth))
@@ -117,7 +117,7 @@ def balanced(accepted: np.ndarray, truth: np.ndarray) -> float:
 
 def test_other_classifiers_serve_the_same_turns() -> None:
     x, y = made(400)
-    turn = engine.turn(setup(x, classifier=LOADED.classifiers["l1_logistic"]), known(y, starters(y, 6)))
+    turn = engine.turn(prepared(x, classifier=LOADED.classifiers["l1_logistic"]), known(y, starters(y, 6)))
     assert turn.fit is not None
     p = turn.fit.probability
     np.testing.assert_allclose(turn.fit.score, np.log(p / (1 - p)), atol=1e-9)

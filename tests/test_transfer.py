@@ -108,7 +108,7 @@ def test_a_source_with_another_share_of_cells_does_not_move_the_line() -> None:
     assert share == pytest.approx(0.5, abs=0.06)
 
 
-def setup(x: np.ndarray, warm: transfer.Warm | None) -> engine.Setup:
+def prepared(x: np.ndarray, warm: transfer.Warm | None) -> engine.Setup:
     n = len(x)
     return engine.Setup(
         x,
@@ -125,12 +125,12 @@ def test_with_a_warm_start_the_model_speaks_before_the_first_label() -> None:
     x, y = made(2000, 0.4, seed=5)
     warm, _ = prepare(examples(*made(600, 0.6, seed=6)), NAMES, {})
     nothing = np.zeros(0, np.int64)
-    turn = engine.turn(setup(x, warm), engine.Known(nothing, nothing.astype(np.int8), np.zeros(len(x), bool)))
+    turn = engine.turn(prepared(x, warm), engine.Known(nothing, nothing.astype(np.int8), np.zeros(len(x), bool)))
     assert turn.fit is not None
     assert turn.fit.warm
     assert turn.reason == "active"
     assert np.mean((turn.fit.distance() > 0) == (y == 1)) > 0.9
-    cold = engine.turn(setup(x, None), engine.Known(nothing, nothing.astype(np.int8), np.zeros(len(x), bool)))
+    cold = engine.turn(prepared(x, None), engine.Known(nothing, nothing.astype(np.int8), np.zeros(len(x), bool)))
     assert cold.fit is None
     assert cold.reason == "start"
 
@@ -140,7 +140,7 @@ def test_contradicted_examples_change_nothing_and_are_spoken_of() -> None:
     rows = labelled(y, 8)
     known = engine.Known(rows, y[rows], np.isin(np.arange(len(x)), rows))
     bad, _ = prepare(examples(*made(600, 0.5, seed=8, sign=-1)), NAMES, {})
-    with_it, without = engine.turn(setup(x, bad), known), engine.turn(setup(x, None), known)
+    with_it, without = engine.turn(prepared(x, bad), known), engine.turn(prepared(x, None), known)
     assert with_it.fit is not None
     assert without.fit is not None
     np.testing.assert_array_equal(with_it.fit.probability, without.fit.probability)
