@@ -87,7 +87,7 @@ def ours(x: NDArray[np.float32], y: NDArray[np.int8]) -> Iterator[str]:
         np.array([0, n], np.int64),
         np.random.default_rng(3).permutation(n),
         loaded.classifiers["l1_adaptive"],
-        loaded.strategies["nearest_pi"],
+        loaded.strategies["balanced_pi"],
         loaded.strategies,
         audits=n >= 1000,
     )

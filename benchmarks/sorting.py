@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--labels", nargs="+", type=int, default=[10, 15, 20])
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--errors", type=float, default=0.0, help="share of mistaken answers")
-    parser.add_argument("--strategies", nargs="+", default=["nearest_pi", "random"])
+    parser.add_argument("--strategies", nargs="+", default=["balanced_pi", "random"])
     a = parser.parse_args()
     for path, truth in [(a.result, a.truth)] if a.result else SHIPPED:
         measure(path, truth, a.labels, a.seeds, a.errors, a.strategies)
