@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actsort_core.errors import FormatError
+from actsort_core.solver import sigmoid
 
 Floats = NDArray[np.float64]
 PRIOR = Path(__file__).parent / "data" / "quality_prior.json"
@@ -33,11 +34,6 @@ _BINS = round(FAR / STEP)
 FLOOR = 0.0005  # nobody is always right
 DRAWS, KEPT = 250, 1000  # of the posterior: per rate of mistakes, and resampled
 _DEGREES = 6  # of the t distribution draws come from
-
-
-def sigmoid(z: Floats) -> Floats:
-    """The logistic function without overflow."""
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * z)))
 
 
 def logit(p: NDArray[np.floating] | float) -> Floats:

@@ -126,7 +126,8 @@ def turn(setup: Setup, known: Known, previous: learn.Fit | None = None) -> Turn:
     """
     warm, note = setup.warm, ""
     if warm is not None and contradicted(warm, setup.x, known.rows, known.y):
-        warm, note = None, f"The labels contradict the warm start {setup.warm.source}: it is left out." if setup.warm else ""
+        note = f"The labels contradict the warm start {warm.source}: it is left out."
+        warm = None
     fit = None
     if warm is not None or learn.enough(known.y):
         fit = learn.fit(setup.classifier, setup.x, known.rows, known.y, known.seq, bounds=setup.bounds, warm=warm, previous=previous)

@@ -229,10 +229,9 @@ class Learning:
             assert turn.fit is not None
             current = dict(self._current)
             drawn = [self._position[c] for c, label in current.items() if label.reason == "audit"]
-            known = turn.known
-            versions = {name: v for table in self._tables.values() for name, v in zip(table.names, table.versions, strict=True)}
-            familiar = calibration.read_prior().familiar(tuple(name for name in self.feature_names if name in versions))
-            evidence = appraise.evidence(self._set_up(), known, turn.fit, np.array(drawn, np.int64), familiar)
+            measured = {name for table in self._tables.values() for name in table.names}  # without the terms of few features
+            familiar = calibration.read_prior().familiar(tuple(name for name in self.feature_names if name in measured))
+            evidence = appraise.evidence(self._set_up(), turn.known, turn.fit, np.array(drawn, np.int64), familiar)
             self._appraised = (turn, evidence, calibration.calibrate(evidence))
         return self._appraised[1], self._appraised[2]
 

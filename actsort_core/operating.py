@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from actsort_core.calibration import Calibration, Evidence, Floats, Prior, calibrate, sigmoid
+from actsort_core.calibration import Calibration, Evidence, Floats, Prior, calibrate
 from actsort_core.errors import UsageError
 from actsort_core.quality import Curve, Quality, curve, estimate
+from actsort_core.solver import sigmoid
 
 FAVOURED = 0.95  # the precision or recall that is aimed at
 PI, PRECISION, RECALL, MATCH = "pi", "favour-precision", "favour-recall", "match-labels"

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from actsort_core.calibration import FAR, STEP, Calibration, Evidence, Floats, Prior, calibrate, logit, read_prior, sigmoid
+from actsort_core.calibration import FAR, STEP, Calibration, Evidence, Floats, Prior, calibrate, logit, read_prior
+from actsort_core.solver import sigmoid
 
 __all__ = ["Calibration", "Curve", "Evidence", "Prior", "Quality", "Stated", "calibrate", "curve", "estimate", "read_prior"]
 

@@ -12,11 +12,12 @@ from scipy.optimize import minimize
 import actsort_core
 from actsort_core import appraise, calibration, learn, strategies
 from actsort_core.annotated import Annotated
-from actsort_core.calibration import FAR, Evidence, Floats, Prior, base, design, ends, sigmoid
+from actsort_core.calibration import FAR, Evidence, Floats, Prior, base, design, ends
 from actsort_core.engine import Known
 from actsort_core.errors import UsageError
 from actsort_core.plugins import Plugins, load
 from actsort_core.replays import START, Engine, Step, scores, steps
+from actsort_core.solver import sigmoid
 from actsort_core.store import Options
 from actsort_core.transfer import Warm
 

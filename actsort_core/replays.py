@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from actsort_core import engine, learn, solver, strategies, transfer
 from actsort_core.errors import UsageError
@@ -187,11 +186,8 @@ def scores(accepted: NDArray[np.bool_], truth: NDArray[np.int8]) -> dict[str, fl
 def auc(p: NDArray[np.floating], truth: NDArray[np.int8]) -> float:
     """Area under the ROC curve: how often a cell gets a higher probability than a not-cell (ties count half)."""
     known = truth != 0
-    ranks, cell = rankdata(p[known]), truth[known] > 0
-    n_cells, n_others = int(cell.sum()), int((~cell).sum())
-    if not n_cells or not n_others:
-        return math.nan
-    return float((ranks[cell].sum() - n_cells * (n_cells + 1) / 2) / (n_cells * n_others))
+    cell = truth[known] > 0
+    return transfer.auc(p[known], cell.astype(np.int8)) if cell.any() and not cell.all() else math.nan
 
 
 def calibration_error(p: NDArray[np.floating], said: NDArray[np.int8], bins: int = 10) -> float:

@@ -114,7 +114,7 @@ def _held_out(x: NDArray[np.float32], y: NDArray[np.int8], weight: NDArray[np.fl
     return out
 
 
-def auc(score: NDArray[np.float64], y: NDArray[np.int8]) -> float:
+def auc(score: NDArray[np.floating], y: NDArray[np.int8]) -> float:
     """Area under the ROC curve; .5 where there is one class only."""
     cells, others = int((y == 1).sum()), int((y == 0).sum())
     if not cells or not others:

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from actsort_core import calibration, quality
-from actsort_core.calibration import Evidence, Prior, base, design, ends, logit, read_prior, sigmoid
+from actsort_core.calibration import Evidence, Prior, base, design, ends, logit, read_prior
 from actsort_core.errors import FormatError
+from actsort_core.solver import sigmoid
 
 
 def simulated(
