@@ -17,14 +17,14 @@ $(VENV)/run.stamp: pyproject.toml
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/run.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,matlab,plots]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,matlab,movie,plots]"
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/test.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	touch $@
 
-# Without the extra `matlab`: mat-io needs NumPy 2.
+# Without the extras: `matlab` needs NumPy 2, and what `movie` brings has lowest versions of its own.
 $(LOWEST)/test.stamp: pyproject.toml tests/lowest.txt
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c tests/lowest.txt -e ".[test]"

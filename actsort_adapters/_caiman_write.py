@@ -11,9 +11,14 @@ from numpy.typing import NDArray
 
 from actsort_adapters import _hdf5
 from actsort_core.errors import ActsortError, ChangedError, WriteError
+from actsort_core.formats import FileEdit
 from actsort_core.model import Curation
 
 METRICS = ("SNR_comp", "r_values", "cnn_preds", "ecc")  # CaImAn's statistics of components, under /estimates
+HOST_OVERWRITES = (
+    "If evaluate_components or filter_components runs after this, CaImAn overwrites idx_components; accepted_list and rejected_list "
+    "stay. A CaImAn session that has this file loaded does not see the change: load it again."
+)
 FIELDS = ("idx_components", "idx_components_bad", "accepted_list", "rejected_list")
 
 
@@ -30,6 +35,13 @@ def decision_fields(curation: Curation) -> dict[str, NDArray[np.int64]]:
         "accepted_list": np.flatnonzero(accepted).astype(np.int64),
         "rejected_list": np.flatnonzero(~accepted & ~curation.undecided).astype(np.int64),
     }
+
+
+def decision_edit(path: Path, curation: Curation) -> FileEdit:
+    """The edit that sets the four fields of one file."""
+    fields = decision_fields(curation)
+    what = f"{', '.join(FIELDS)} under /estimates ({len(fields['idx_components'])} of {curation.n_cells} accepted)"
+    return FileEdit(path, what, lambda tmp: stage(path, tmp, fields, curation.n_cells))
 
 
 def stage(path: Path, tmp: Path, fields: dict[str, NDArray[np.int64]], n_cells: int) -> None:
@@ -76,14 +88,11 @@ def stale(path: Path) -> tuple[tuple[Path, str], ...]:
     return tuple((found, reason) for found in beside if found.exists())[:1]
 
 
-def plan_notes(curation: Curation, fields: dict[str, NDArray[np.int64]]) -> tuple[str, ...]:
-    """What the person should know before writing: CaImAn's limits, undecided candidates."""
-    notes = [
-        "If evaluate_components or filter_components runs after this, CaImAn overwrites idx_components; accepted_list and "
-        "rejected_list stay. A CaImAn session that has this file loaded does not see the change: load it again."
-    ]
+def plan_notes(curation: Curation) -> tuple[str, ...]:
+    """What the person should know about one recording before writing: undecided candidates, none accepted."""
+    notes = []
     if undecided := int(curation.undecided.sum()):
         notes.append(f"{undecided} undecided candidates go into idx_components_bad (CaImAn loses any in neither), not rejected_list.")
-    if curation.n_cells and not len(fields["idx_components"]):
+    if curation.n_cells and not curation.accepted.any():
         notes.append("No candidate is accepted: CaImAn's GUI discards both lists when accepted_list is empty; idx_components keeps it.")
     return tuple(notes)

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from actsort_adapters import _hdf5, _mat, _mat5, _mat5_edit, _mat73
 from actsort_adapters._cnmfe_layout import CNMFE, AnyFile, Source, only
-from actsort_adapters._cnmfe_prior import CURATION, IND_DEL
+from actsort_adapters._cnmfe_prior import IND_DEL
 from actsort_adapters._cnmfe_read import footprints_of, recording
 from actsort_adapters._cnmfe_write import next_line
 from actsort_adapters._mat import Node
+from actsort_adapters._mat_curation import CURATION
 from actsort_core.atomic import commit, staged
 from actsort_core.errors import ChangedError, FormatError, UsageError, WriteError
 from actsort_core.model import Curation, Recording

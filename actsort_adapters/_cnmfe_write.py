@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,14 @@ from numpy.typing import NDArray
 
 from actsort_adapters import _hdf5, _mat, _mat5, _mat5_edit, _mat73
 from actsort_adapters._cnmfe_layout import CIATAH, CNMFE, MINISCOPE, AnyFile, Place, Source, only
-from actsort_adapters._cnmfe_prior import CURATION, IND_DEL, Stored, beside, sorted_files, stored
+from actsort_adapters._cnmfe_prior import IND_DEL
 from actsort_adapters._cnmfe_read import footprints_of
+from actsort_adapters._mat_ciatah import CNMFE_FILES, sorted_files
+from actsort_adapters._mat_curation import CURATION, Stored, beside, decided, signature, stored, stored_beside
 from actsort_core.errors import ActsortError, ChangedError, WriteError
 from actsort_core.formats import FileEdit, WritePlan
 from actsort_core.model import Curation, Recording
 
-TOOL = "ActSort for Python"
 _EDITED = frozenset({IND_DEL, CURATION})
 
 
@@ -46,20 +46,7 @@ class Decisions:
 
 def decisions(curation: Curation, sums: NDArray[np.float64], before: Stored | None) -> Decisions:
     """Decisions as CNMF-E understands them; where nothing changes, the date does not either."""
-    accepted = np.asarray(curation.accepted, bool)
-    said = curation.origin == "label"  # unsure ones are decided by the model and are no label here
-    new = Stored(
-        accepted,
-        np.where(said, np.where(accepted, 1, -1), 0).astype(np.int8),
-        np.asarray(curation.probability, np.float64),
-        sums,
-        TOOL,
-        datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        ", ".join(sorted({label.annotator for label in curation.labels.values()})).encode("utf-8", "replace").decode(),
-    )
-    if before is not None and new.same(before, but_date=True):
-        new = replace(new, date=before.date)
-    return Decisions(~accepted & ~curation.undecided, new)
+    return Decisions(~np.asarray(curation.accepted, bool) & ~curation.undecided, decided(curation, sums, before))
 
 
 def make_plan(recording: Recording, curation: Curation) -> WritePlan:
@@ -74,33 +61,19 @@ def make_plan(recording: Recording, curation: Curation) -> WritePlan:
         _, _, sums = footprints_of(source, [])
         if not len(sums) == curation.n_cells == recording.n_cells:
             raise ChangedError(f"{path} holds {len(sums)} candidates, the decisions are about {curation.n_cells}.", "Open the file again.")
-        before = _stored_beside(other) if other else stored(file)
+        before = stored_beside(other) if other else stored(file)
         new = decisions(curation, sums, before)
         notes = _notes(file, source, curation, before)
-    signature = _signature(path)
+    mark = signature(path)
     what = f"the variables ind_del ({int(new.ind_del.sum())} of {curation.n_cells} to delete) and curation"
-    edit = FileEdit(other or path, what, lambda tmp: stage(path, tmp, new, signature, alone=other is not None))
+    edit = FileEdit(other or path, what, lambda tmp: stage(path, tmp, new, mark, alone=other is not None))
     return WritePlan((edit,), _stale(path, place), notes)
 
 
-def _stored_beside(path: Path) -> Stored | None:
-    """What a file of decisions says; None where there is none, or one that cannot be read."""
-    try:
-        with _mat.opened(path) as file:
-            return stored(file)
-    except ActsortError:
-        return None
-
-
-def _signature(path: Path) -> tuple[int, int, int]:
-    status = path.stat()
-    return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def stage(path: Path, tmp: Path, new: Decisions, signature: tuple[int, int, int], alone: bool = False) -> None:
+def stage(path: Path, tmp: Path, new: Decisions, mark: tuple[int, int, int], alone: bool = False) -> None:
     """Make the new file at `tmp` and check that it holds the decisions and, unless they are `alone` in it, what `path` holds."""
     with _mat.opened(path) as before:
-        if _signature(path) != signature:
+        if signature(path) != mark:
             raise ChangedError(f"{path} was changed since the decisions were planned.", "Nothing was written. Try again.")
         try:
             if alone:
@@ -210,6 +183,6 @@ def next_line(source: Source) -> str:
 def _stale(path: Path, place: Place) -> tuple[tuple[Path, str], ...]:
     """Files beside `path` that keep the decisions from before, each with the remedy."""
     if place.layout is CIATAH:
-        return tuple((found, "it holds the decisions from before: validCNMFE = ~ind_del") for found in sorted_files(path))
+        return tuple((found, "it holds the decisions from before: validCNMFE = ~ind_del") for found in sorted_files(path, CNMFE_FILES))
     filtered = path.with_name(f"{path.stem}_automl.mat")
     return ((filtered, "it is a copy without the candidates rejected before: make it anew"),) if os.path.lexists(filtered) else ()

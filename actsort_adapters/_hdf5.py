@@ -364,7 +364,7 @@ def first_difference(before: Any, after: Any, edited: Collection[str] = ()) -> s
     before, after
         Open ``h5py.File`` objects; nothing may be pending in them.
     edited
-        Absolute paths to leave out: ``"/estimates/idx_components"``.
+        Absolute paths to leave out: ``"/estimates/idx_components"``, and attributes: ``"/output@MATLAB_fields"``.
     """
     import h5py
 
@@ -377,7 +377,8 @@ def first_difference(before: Any, after: Any, edited: Collection[str] = ()) -> s
             if address in seen:  # hard links may form cycles
                 continue
             seen.add(address)
-            if type(a) is not type(b) or not _same_attributes(a, b):
+            attributes = {e.rpartition("@")[2] for e in edited if e.startswith(f"{path}@")}
+            if type(a) is not type(b) or not _same_attributes(a, b, attributes):
                 return path or "/"
             if isinstance(a, h5py.Dataset) and not _same_dataset(a, b, old, new):
                 return path
@@ -399,9 +400,9 @@ def first_difference(before: Any, after: Any, edited: Collection[str] = ()) -> s
     return ""
 
 
-def _same_attributes(a: Any, b: Any) -> bool:
-    names = sorted(a.attrs)
-    return names == sorted(b.attrs) and all(_plain(a.attrs[name], a) == _plain(b.attrs[name], b) for name in names)
+def _same_attributes(a: Any, b: Any, edited: Collection[str] = ()) -> bool:
+    names = sorted(set(a.attrs) - set(edited))
+    return names == sorted(set(b.attrs) - set(edited)) and all(_plain(a.attrs[name], a) == _plain(b.attrs[name], b) for name in names)
 
 
 def _same_dataset(a: Any, b: Any, old: BinaryIO, new: BinaryIO) -> bool:

@@ -158,6 +158,10 @@ class Mat5Node:
         """Names of the fields of a single struct, else nothing."""
         return tuple(self._layout()[0]) if self.code in (_STRUCT, _OBJECT) and math.prod(self.shape) == 1 else ()
 
+    def first_value(self) -> int:
+        """Where the first value of a struct is."""
+        return self._layout()[1]
+
     def children(self) -> Iterator[Mat5Node]:
         """The values inside a struct, cell, function handle or object, in the order of the file."""
         names: list[str] = [""]

@@ -196,6 +196,35 @@ def with_fields(node: Mat5Node, fields: Mapping[str, bytes]) -> bytes:
     return np.array([14, len(content)], "<u4").tobytes() + bytes(content)
 
 
+def with_more_fields(node: Mat5Node, fields: Mapping[str, Any]) -> bytes:
+    """The element of a single struct with `fields` (values as for `encode`) set, new ones behind its own; the other values stay."""
+    encoded = {name: _value(value) for name, value in fields.items()}
+    own = node.fields()
+    content = with_fields(node, {name: value for name, value in encoded.items() if name in own})
+    added = [name for name in encoded if name not in own]
+    if not added:
+        return content
+    made = Mat5Node(memoryview(content), 0, "<", node.where)
+    names = [name.encode() for name in (*own, *added)]
+    width = max(len(name) + 1 for name in names)
+    width = max(width, int(made.values(made.body)[0]))
+    if width > _LONGEST:
+        raise ValueError(f"a name of {width - 1} bytes is longer than MATLAB's")
+    head = _element(5, np.array(width, "<i4").tobytes()) + _element(1, b"".join(name.ljust(width, b"\0") for name in names))
+    values = content[made.first_value() :]
+    body = content[8 : made.body] + head + values + bytes(-len(values) % 8) + b"".join(encoded[name] for name in added)
+    return np.array([14, len(body)], "<u4").tobytes() + body
+
+
+def first_field_difference(before: Mat5Node, after: Mat5Node, edited: frozenset[str]) -> str:
+    """Which field differs first between two structs besides `edited`, ``""`` when none does."""
+    old, new = ([c for c in node.children() if c.name not in edited] for node in (before, after))
+    if [c.name for c in old] != [c.name for c in new]:
+        return f"the fields of {before.name}"
+    pairs = zip(old, new, strict=True)
+    return next((f"{before.name}.{a.name}" for a, b in pairs if a.data[a.start : a.stop] != b.data[b.start : b.stop]), "")
+
+
 def as_variable(content: bytes, compressed: bool) -> bytes:
     """A top-level element, compressed where the one it replaces was."""
     if not compressed:

@@ -88,6 +88,10 @@ class Mat73Node:
 
     # Numbers and text
 
+    def stored(self) -> NDArray[Any]:
+        """What a plain dataset holds, whatever class MATLAB says it stands for: how an object is referred to."""
+        return np.asarray(self._dataset(whole=True)[()])
+
     def _dataset(self, path: str = "", whole: bool = False) -> Any:
         """The dataset itself, refused if the file cannot hold what it declares or, for `whole`, if that is improbably much."""
         import h5py
@@ -310,11 +314,8 @@ def put(parent: Any, name: str, value: Any) -> None:
         if not isinstance(old, h5py.Group) or set(old) - set(value) or old.attrs.get("MATLAB_class") != b"struct":
             _remove(parent, name)
             old = parent.create_group(name)
-        _tag(old, "struct", parent)
-        fields = np.empty(len(value), object)
-        fields[:] = [np.array(list(field), "S1") for field in value]
-        if "MATLAB_fields" not in old.attrs or [f.tobytes() for f in old.attrs["MATLAB_fields"]] != [f.tobytes() for f in fields]:
-            old.attrs.create("MATLAB_fields", fields, dtype=h5py.vlen_dtype(np.dtype("S1")))
+        tag(old, "struct", parent)
+        set_fields(old, list(value))
         for field, item in value.items():
             put(old, field, item)
         return
@@ -327,7 +328,7 @@ def put(parent: Any, name: str, value: Any) -> None:
         return
     _remove(parent, name)
     made = parent.create_dataset(name, data=content)
-    _tag(made, kind, parent)
+    tag(made, kind, parent)
     if kind in ("logical", "char"):
         made.attrs.create("MATLAB_int_decode", 1 if kind == "logical" else 2, dtype=np.int32)
     if empty:
@@ -341,10 +342,34 @@ def _stored(value: Any) -> tuple[str, NDArray[Any]]:
         return "char", codes.reshape(min(1, len(codes)), len(codes))
     if value.dtype == bool:
         return "logical", value.astype(np.uint8)
-    return next(kind for kind, code in _NUMBERS.items() if np.dtype(code) == value.dtype and kind != "logical"), value
+    return class_of(value), value
 
 
-def _tag(made: Any, kind: str, parent: Any) -> None:
+def class_of(value: NDArray[Any]) -> str:
+    """MATLAB's class of an array of numbers."""
+    return next(kind for kind, code in _NUMBERS.items() if np.dtype(code) == value.dtype and kind != "logical")
+
+
+def set_fields(group: Any, names: list[str]) -> None:
+    """Say which fields the struct `group` has, in their order."""
+    import h5py
+
+    fields = np.empty(len(names), object)
+    fields[:] = [np.array(list(name), "S1") for name in names]
+    if "MATLAB_fields" not in group.attrs or [f.tobytes() for f in group.attrs["MATLAB_fields"]] != [f.tobytes() for f in fields]:
+        group.attrs.create("MATLAB_fields", fields, dtype=h5py.vlen_dtype(np.dtype("S1")))
+
+
+def put_field(group: Any, name: str, value: Any) -> None:
+    """Set one field of the struct `group`, behind its other fields where it is new; they stay as they are."""
+    new = name not in group
+    put(group, name, value)
+    if new and "MATLAB_fields" in group.attrs:
+        set_fields(group, [*(field.tobytes().decode("ascii", "replace") for field in group.attrs["MATLAB_fields"]), name])
+
+
+def tag(made: Any, kind: str, parent: Any) -> None:
+    """Say which class a dataset or group is, as MATLAB does."""
     if "MATLAB_class" not in made.attrs:
         _text_attribute(made, "MATLAB_class", kind)
         if parent.name != "/":

@@ -16,31 +16,39 @@ from actsort_adapters._npy import NpyFile, open_plain, read_dict, read_dicts
 from actsort_core.errors import ActsortError, FormatError, MissingFileError
 from actsort_core.model import Prior, Recording, TraceArray, as_footprints
 
-_IMAGES = ("meanImg", "meanImgE", "max_proj", "Vcorr")
-_DEFAULT_NEUCOEFF = 0.7  # suite2p.default_ops() and default_settings(), all versions
+IMAGES = ("meanImg", "meanImgE", "max_proj", "Vcorr", "meanImg_chan2", "meanImg_chan2_corrected")
+OURS = "actsort"  # what _suite2p_create notes in ops: images that Suite2p has no name for, and what was only made up for its GUI
+DEFAULT_NEUCOEFF = 0.7  # suite2p.default_ops() and default_settings(), all versions
 # Fields of stat that are no statistics: bookkeeping of merges, planes and drawn ROIs, and another classifier's verdict.
 _NO_METRIC = frozenset({"imerge", "inmerge", "iplane", "manual", "chan2_prob", "med"})
 _MAX_METRICS = 256  # Suite2p writes about 15; rows that differ in all their keys would need n_cells**2 numbers
+_MAX_MERGED = 1000  # merged ROIs whose parts are looked for; a person makes a few
 _MAX_PIXELS = 2**27  # a field of view of 11,000 x 11,000: images of it are made in memory
 
 
 @dataclass(frozen=True)
-class _Corrected:
-    """Neuropil-corrected traces, computed as they are read (`~actsort_core.model.TraceArray`)."""
+class Corrected:
+    """Neuropil-corrected traces, computed as they are read (`~actsort_core.model.TraceArray`).
 
-    fluorescence: NpyFile
-    neuropil: NpyFile
+    Attributes
+    ----------
+    fluorescence, neuropil
+        F and Fneu, ``(n_cells, n_frames)``, on disk or, while Suite2p runs, in memory.
+    coefficient
+        How much of the neuropil is subtracted.
+    """
+
+    fluorescence: TraceArray
+    neuropil: TraceArray
     coefficient: float
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.fluorescence.shape
+        return tuple(self.fluorescence.shape)
 
     def __getitem__(self, rows: slice) -> NDArray[np.float32]:
-        out = self.fluorescence[rows]
         with np.errstate(over="ignore", invalid="ignore"):  # a NaN or inf in the files stays one
-            out -= np.float32(self.coefficient) * self.neuropil[rows]
-        return out
+            return np.asarray(self.fluorescence[rows] - np.float32(self.coefficient) * self.neuropil[rows], np.float32)
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,12 @@ class _Meta:
     source: str
     generation: str
     version: str
+
+    def made_up(self, what: str) -> bool:
+        """Whether `what` was not known and only written because Suite2p needs it."""
+        ours = self.values.get(OURS)
+        made = ours.get("made") if isinstance(ours, dict) else None
+        return isinstance(made, list) and what in made
 
 
 def read_plane(folder: Path) -> Recording:
@@ -77,8 +91,8 @@ def read_plane(folder: Path) -> Recording:
     stat = read_dicts(folder / "stat.npy")
     footprints = _footprints(folder / "stat.npy", stat, fov, notes)
     traces, trace_kind, neucoeff = _traces(folder, meta, len(stat), notes)
-    fps = _number(meta.values.get("fs"))
-    if not 0 < fps < math.inf:
+    fps = math.nan if meta.made_up("fs") else _number(meta.values.get("fs"))
+    if not 0 < fps < math.inf and not meta.made_up("fs"):
         notes.append(f"The frame rate (fs) in {meta.source} is not a positive number: unknown.")
     movie = folder / "data.bin"  # never the path stored in ops: it is absolute, and wrong once the folder moved
     has_movie = movie.is_file() and movie.stat().st_size == 2 * math.prod(fov) * traces.shape[1] > 0
@@ -96,9 +110,54 @@ def read_plane(folder: Path) -> Recording:
         prior=read_prior(folder / "iscell.npy", len(stat), notes),
         metrics=_metrics(stat),
         images=_images(meta, fov, notes),
-        spikes=_spikes(folder / "spks.npy", traces.shape, notes),
+        spikes=None if meta.made_up("spks") else _spikes(folder / "spks.npy", traces.shape, notes),
         movie_path=movie if has_movie else None,
-        info={"version": meta.version, "generation": meta.generation, "neucoeff": neucoeff, "plane": folder.name},
+        info={
+            **{"version": meta.version, "generation": meta.generation, "neucoeff": neucoeff, "plane": folder.name},
+            **_by_hand(stat, footprints),
+            **_second_channel(folder, traces.shape, notes),
+        },
+        notes=tuple(notes),
+    )
+
+
+def live_plane(
+    folder: Path, stat: Sequence[Mapping[str, Any]], fov: tuple[int, int], traces: TraceArray, trace_kind: str, fps: float | None
+) -> Recording:
+    """A plane that Suite2p has extracted and not classified yet: what `read_plane` will find, as far as features need it.
+
+    Parameters
+    ----------
+    folder
+        Where it will be saved.
+    stat
+        Suite2p's own, one dictionary per ROI.
+    fov
+        ``(Ly, Lx)``.
+    traces
+        ``(n_cells, n_frames)``, neuropil subtracted.
+    trace_kind
+        What they are.
+    fps
+        Frames per second, None where it is not known.
+
+    Raises
+    ------
+    FormatError
+        ROIs leave the field of view, or have no pixels.
+    """
+    notes: list[str] = []
+    return Recording(
+        name=folder.name,
+        path=folder,
+        format="suite2p",
+        fov=fov,
+        footprints=_footprints(folder / "stat.npy", stat, fov, notes),
+        traces=traces,
+        trace_kind=trace_kind,
+        fps=fps,
+        prior=Prior.undecided(len(stat)),
+        metrics=_metrics(stat),
         notes=tuple(notes),
     )
 
@@ -202,9 +261,9 @@ def _traces(folder: Path, meta: _Meta, n_cells: int, notes: list[str]) -> tuple[
     nested = meta.values.get("extraction")
     neucoeff = _number(nested.get("neuropil_coefficient") if isinstance(nested, dict) else meta.values.get("neucoeff"))
     if not 0 <= neucoeff <= 10:
-        neucoeff = _DEFAULT_NEUCOEFF
+        neucoeff = DEFAULT_NEUCOEFF
         notes.append(f"{meta.source} does not give a possible neuropil coefficient: Suite2p's default of {neucoeff} is used.")
-    return _Corrected(fluorescence, neuropil, neucoeff), f"F - {neucoeff:g}*Fneu", neucoeff
+    return Corrected(fluorescence, neuropil, neucoeff), f"F - {neucoeff:g}*Fneu", neucoeff
 
 
 def _spikes(path: Path, shape: tuple[int, ...], notes: list[str]) -> NpyFile | None:
@@ -237,12 +296,61 @@ def _metrics(stat: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.float64]
     return columns
 
 
+def _by_hand(stat: Sequence[Mapping[str, Any]], footprints: sp.csc_matrix) -> dict[str, Any]:
+    """What was drawn (put first) and merged (put last) in the GUI: a count, and ``[row, [rows of its parts]]`` each; else nothing.
+
+    Parts are found by their pixels, all of which are in the merged ROI: the rows in ``imerge`` are those of the time of merging.
+    """
+    out: dict[str, Any] = {}
+    if drawn := sum(_number(roi.get("manual")) > 0 for roi in stat):
+        out["drawn"] = drawn
+    merged = [i for i, roi in enumerate(stat) if _length_of(roi.get("imerge"))][:_MAX_MERGED]
+    if merged:
+        pixels = sp.csc_matrix((np.ones(footprints.nnz, np.int32), footprints.indices, footprints.indptr), footprints.shape)
+        sizes = np.diff(pixels.indptr)
+        shared = sp.coo_matrix(pixels[:, merged].T @ pixels)
+        inside = (shared.data == sizes[shared.col]) & (shared.data < sizes[merged][shared.row])
+        parts = [np.sort(shared.col[inside & (shared.row == row)]).tolist() for row in range(len(merged))]
+        out["merged"] = [list(found) for found in zip(merged, parts, strict=True)]
+    return out
+
+
+def _length_of(value: Any) -> int:
+    return value.size if isinstance(value, np.ndarray) else len(value) if isinstance(value, (list, tuple)) else 0
+
+
+def _second_channel(folder: Path, shape: tuple[int, ...], notes: list[str]) -> dict[str, int]:
+    """How many ROIs are red (``redcell.npy``), where there is a second channel. It is no evidence for or against a cell."""
+    for name in ("F_chan2.npy", "Fneu_chan2.npy"):  # drawing and merging left them shorter in some versions
+        try:
+            found = open_plain(folder / name).shape if (folder / name).is_file() else shape
+        except ActsortError as error:
+            notes.append(f"The second channel cannot be read. {error}")
+            continue
+        if found != shape:
+            notes.append(f"{name} has shape {found}, F.npy {shape}: were ROIs merged or drawn since? It is not used here.")
+    if not (folder / "redcell.npy").is_file():
+        return {}
+    try:
+        red = open_plain(folder / "redcell.npy")
+        if len(red.shape) != 2 or red.shape[1] < 2 or red.shape[0] != shape[0]:
+            raise FormatError(f"It has shape {red.shape}, {shape[0]} ROIs need ({shape[0]}, 2).")
+        return {"red_cells": int((red.array()[:, 0] != 0).sum())}
+    except ActsortError as error:
+        notes.append(f"redcell.npy cannot be used. {error}")
+        return {}
+
+
 def _images(meta: _Meta, fov: tuple[int, int], notes: list[str]) -> dict[str, NDArray[np.float32]]:
     """Full-field images. Suite2p stores max_proj and Vcorr cut to yrange and xrange (the frame without registration borders)."""
     images: dict[str, NDArray[np.float32]] = {}
-    for key in _IMAGES:
+    ours = meta.values.get(OURS)
+    names, stack = (ours.get("images"), ours.get("stack")) if isinstance(ours, dict) else (None, None)
+    if isinstance(names, list) and isinstance(stack, np.ndarray) and stack.shape == (len(names), *fov) and stack.dtype == np.float32:
+        images |= {name: image for name, image in zip(names, np.asarray(stack), strict=True) if isinstance(name, str)}
+    for key in IMAGES:
         value = meta.values.get(key)
-        if value is None:
+        if value is None or meta.made_up(key):
             continue
         image: NDArray[Any] = np.asarray(value) if isinstance(value, np.ndarray) else np.zeros(0)
         if image.ndim != 2 or image.dtype.kind not in "biuf":

@@ -18,32 +18,33 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from actsort_adapters import _hdf5
-from actsort_adapters._caiman_create import create
-from actsort_adapters._caiman_write import FIELDS, METRICS, decision_fields, plan_notes, stage, stale
+from actsort_adapters import _caiman_carried, _hdf5
+from actsort_adapters._caiman_create import create, losses
+from actsort_adapters._caiman_folder import results
+from actsort_adapters._caiman_verdict import cannot_select, n_discarded, verdicts
+from actsort_adapters._caiman_write import HOST_OVERWRITES, METRICS, decision_edit, plan_notes, stale
 from actsort_core.errors import ActsortError, ChangedError, FormatError, MissingFileError, UsageError
-from actsort_core.formats import FileEdit, Format, Sniff, WritePlan
+from actsort_core.formats import Format, Sniff, WritePlan
 from actsort_core.hookspecs import hookimpl
 from actsort_core.model import Curation, Prior, Recording, as_footprints
 
 _MAX_PIXELS = 2**31 - 1  # more would not fit the index type of a sparse footprint
 _SCAN_BYTES = 1 << 29  # traces up to this size are checked for NaN while opening
 
-_Lists = tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]
 T = TypeVar("T")
 
 
 class CaimanFormat:
-    """CaImAn results: one HDF5 file, one recording."""
+    """CaImAn results: one HDF5 file, one recording; or a folder of such files and nothing else."""
 
     name = "caiman"
     description = "CaImAn results saved by cnm.save (.hdf5): CNMF, CNMF-E, 3-D, OnACID; decisions go back into the same file"
 
     def sniff(self, path: Path) -> Sniff:
-        """Whether `path` is an HDF5 file with a sparse ``/estimates/A``; see `Format.sniff`."""
+        """Whether `path` is an HDF5 file with a sparse ``/estimates/A``, or a folder of nothing but those; see `Format.sniff`."""
         try:
             if path.is_dir():
-                return Sniff(False, "a folder; CaImAn's results are single .hdf5 files")
+                return self._sniff_folder(path)
             kind = _hdf5.kind_by_bytes(path)
             if kind != "hdf5":
                 return Sniff(False, kind)
@@ -56,18 +57,28 @@ class CaimanFormat:
         except Exception as error:  # a damaged file must not hide what other formats say
             return Sniff(False, f"its check failed ({type(error).__name__}: {error})")
 
+    def _sniff_folder(self, path: Path) -> Sniff:
+        files = results(path)
+        if files is None:
+            return Sniff(False, "a folder; CaImAn's results are single .hdf5 files, or a folder with nothing but those")
+        for file in files:
+            if not (answer := self.sniff(file)).yes:
+                return Sniff(False, f"a folder with {file.name}, which is no CaImAn result ({answer.why})")
+        return Sniff(True, f"a folder with {len(files)} CaImAn result(s)")
+
     def read(self, path: Path) -> tuple[Recording, ...]:
-        """Read one result of ``cnm.save``; see `Format.read`.
+        """Read one result of ``cnm.save``, or all of a folder in natural order; see `Format.read`.
 
         Returns
         -------
-        tuple of one Recording
+        tuple of one Recording (one per file for a folder)
             ``fov``: /estimates/dims, ``(rows, columns[, depth])``. ``footprints``: /estimates/A, float32, re-ordered from
             CaImAn's Fortran to C order of pixels, CaImAn's scale (unit L2 norm; 7 to 13 in OnACID). ``traces``: C + YrA, or C
-            where there is no YrA; ``denoised``: C; ``spikes``: S; all ``(n_cells, n_frames)`` float32, read from disk on demand,
-            in fluorescence per unit-norm footprint. ``metrics``: SNR_comp, r_values, cnn_preds, ecc where CaImAn computed them.
+            where there is no YrA; ``denoised``: C, or None where YrA is 0 throughout; ``spikes``: S; all ``(n_cells, n_frames)``
+            float32, read from disk on demand, in fluorescence per unit-norm footprint.
+            ``metrics``: SNR_comp, r_values, cnn_preds, ecc where CaImAn computed them.
             ``images``: ``"Cn"`` (local correlations) and ``"background"`` (b0, or b times the mean of f). ``fps``:
-            /params/data/fr, in Hz.
+            /params/data/fr, in Hz. In a converted file, also what ``/actsort`` keeps (see :mod:`._caiman_carried`).
 
         Raises
         ------
@@ -75,6 +86,8 @@ class CaimanFormat:
             The file is locked, truncated, inconsistent or not CaImAn's; says which part.
         """
         path = Path(path)
+        if path.is_dir() and (files := results(path)):
+            return tuple(recording for file in files for recording in self.read(file))
         if not path.is_file():
             raise MissingFileError(f"{path} is not a file.", "Pass the .hdf5 file that cnm.save wrote.")
         if (kind := _hdf5.kind_by_bytes(path)) != "hdf5":
@@ -83,29 +96,35 @@ class CaimanFormat:
             return (_recording(path, file),)
 
     def plan(self, recordings: Sequence[Recording], curations: Sequence[Curation]) -> WritePlan:
-        """The one file to replace: the same file with the four decision fields of /estimates set; see `Format.plan`.
+        """One file to replace per recording: the same file with the four decision fields of /estimates set; see `Format.plan`.
 
         All four are written (sorted unique int64): ``idx_components`` is what select_components, refit and the plots use, and
         needs its exact complement in ``idx_components_bad``; the two lists are what filter_components and the GUI keep.
         """
-        if len(recordings) != 1 or len(curations) != 1:
-            raise UsageError(f"A CaImAn file holds one recording, not {len(recordings)}.", "Write each file by itself.")
-        path, curation = recordings[0].path, curations[0]
-        if curation.n_cells != recordings[0].n_cells:
-            raise ChangedError(
-                f"{path} holds {recordings[0].n_cells} candidates, the decisions are about {curation.n_cells}.",
-                "Open the file again.",
-            )
-        fields = decision_fields(curation)
-        edit = FileEdit(
-            path,
-            f"{', '.join(FIELDS)} under /estimates ({len(fields['idx_components'])} of {curation.n_cells} accepted)",
-            lambda tmp: stage(path, tmp, fields, curation.n_cells),
-        )
-        return WritePlan((edit,), stale(path), plan_notes(curation, fields))
+        if len(recordings) != len(curations):
+            raise UsageError(f"There are {len(recordings)} recordings but {len(curations)} curations.", "Pass one for each.")
+        edits, old, notes = [], dict[Path, str](), list[str]()
+        for recording, curation in zip(recordings, curations, strict=True):
+            if curation.n_cells != recording.n_cells:
+                raise ChangedError(
+                    f"{recording.path} holds {recording.n_cells} candidates, the decisions are about {curation.n_cells}.",
+                    "Open the file again.",
+                )
+            edits.append(decision_edit(recording.path, curation))
+            old.update(stale(recording.path))
+            where = f"{recording.name}: " if len(recordings) > 1 else ""
+            notes += [where + note for note in plan_notes(curation)]
+        return WritePlan(tuple(edits), tuple(old.items()), (HOST_OVERWRITES, *notes))
+
+    def losses(self, recordings: Sequence[Recording], curations: Sequence[Curation | None]) -> tuple[str, ...]:
+        """What `create` could not carry over, a sentence each; see `CreatingFormat.losses`."""
+        return losses(recordings, curations)
 
     def create(self, recordings: Sequence[Recording], curations: Sequence[Curation | None], dst: Path) -> tuple[Path, ...]:
-        """Write results that CaImAn 1.12 loads, one file per recording; see `CreatingFormat.create`."""
+        """Write results that CaImAn 1.12 loads: a file, or for several recordings a folder of files; see `CreatingFormat.create`.
+
+        ``load_CNMF`` itself goes by the name: it wants files that end in ``.hdf5`` or ``.h5``.
+        """
         return create(recordings, curations, Path(dst))
 
 
@@ -155,13 +174,13 @@ def _recording(path: Path, file: Any) -> Recording:
     traces, kind, denoised = _traces(path, estimates, n_cells, notes)
     shape = (n_cells, int(traces.shape[1]))
     spikes = _optional(lambda: _rows(path, estimates, "S", shape, notes), notes)
-    discarded = _optional(lambda: _discarded(estimates), notes) or 0
+    discarded = _optional(lambda: n_discarded(estimates), notes) or 0
     metrics = _metrics(estimates, n_cells, notes)
-    verdict, evaluated = _verdict(estimates, n_cells, discarded, notes)
+    verdict, person, evaluated = verdicts(estimates, n_cells, discarded, notes)
     if discarded:
         notes.append(
-            f"{discarded} candidates were set aside by select_components before this file was saved; they are not shown. To sort "
-            "them too, use a file saved before select_components, or call estimates.restore_discarded_components() and save."
+            f"{discarded} candidates were set aside by select_components (refit calls it, too) before this file was saved; they are not "
+            "shown. To sort them too, use a file saved before, or call estimates.restore_discarded_components() and save."
         )
     elif not evaluated:
         notes.append(
@@ -178,7 +197,9 @@ def _recording(path: Path, file: Any) -> Recording:
         "has_dff": _optional(lambda: _rows(path, estimates, "F_dff", shape, notes), notes) is not None,
         "evaluated": evaluated,
     }
-    return Recording(
+    if problem := _optional(lambda: cannot_select(estimates, n_cells), notes):
+        notes.append(problem)
+    recording = Recording(
         name=path.stem,
         path=path,
         format=CaimanFormat.name,
@@ -187,7 +208,7 @@ def _recording(path: Path, file: Any) -> Recording:
         traces=traces,
         trace_kind=kind,
         fps=_optional(lambda: _fps(file), notes),
-        prior=Prior(verdict, np.full(n_cells, np.nan)),
+        prior=Prior(verdict, np.full(n_cells, np.nan), person),
         metrics=metrics,
         images=_images(estimates, fov, notes),
         denoised=denoised,
@@ -196,6 +217,7 @@ def _recording(path: Path, file: Any) -> Recording:
         info=info,
         notes=tuple(notes),
     )
+    return _caiman_carried.add(recording, file)
 
 
 def _optional(read: Callable[[], T], notes: list[str]) -> T | None:
@@ -208,7 +230,7 @@ def _optional(read: Callable[[], T], notes: list[str]) -> T | None:
 
 
 def _fov(path: Path, file: Any) -> tuple[int, ...]:
-    for place in ("estimates/dims", "dims"):
+    for place in ("estimates/dims", "dims", "params/data/dims"):
         dims = _hdf5.array(file, place)
         if dims is None:
             continue
@@ -262,7 +284,7 @@ def _rows(path: Path, estimates: Any, key: str, shape: tuple[int, int], notes: l
     return _hdf5.Rows(path, (f"estimates/{key}",), shape)
 
 
-def _traces(path: Path, estimates: Any, n_cells: int, notes: list[str]) -> tuple[_hdf5.Rows, str, _hdf5.Rows]:
+def _traces(path: Path, estimates: Any, n_cells: int, notes: list[str]) -> tuple[_hdf5.Rows, str, _hdf5.Rows | None]:
     found = _hdf5.dataset(estimates, "C")
     if found is None:
         raise FormatError(f"{path} holds no traces (/estimates/C).", "Was it saved before cnm.fit?")
@@ -277,7 +299,15 @@ def _traces(path: Path, estimates: Any, n_cells: int, notes: list[str]) -> tuple
     # Reading everything would make a huge file slow to open; the features meet its NaN in their own pass.
     if 8 * shape[0] * shape[1] <= _SCAN_BYTES and (odd := _n_not_finite(traces)):
         notes.append(f"The traces of {odd} candidates hold values that are not finite.")
-    return traces, "C+YrA" if with_residual else "C", denoised
+    # A converted result without denoised traces has none to tell from the others.
+    plain = with_residual and 0 not in shape and not _any(_hdf5.Rows(path, ("estimates/YrA",), shape))
+    return traces, "C+YrA" if with_residual else "C", None if plain else denoised
+
+
+def _any(traces: _hdf5.Rows) -> bool:
+    """Whether any value is not 0; in files of CaImAn's own the first row tells."""
+    step = max(1, (1 << 24) // max(1, traces.shape[1]))
+    return bool(traces[:1].any()) or any(bool(traces[i : i + step].any()) for i in range(1, traces.shape[0], step))
 
 
 def _n_not_finite(traces: _hdf5.Rows) -> int:
@@ -297,81 +327,6 @@ def _metrics(estimates: Any, n_cells: int, notes: list[str]) -> dict[str, NDArra
         else:
             notes.append(f"/estimates/{key} has shape {values.shape} for {n_cells} components (older than them?): left out.")
     return metrics
-
-
-def _verdict(estimates: Any, n_cells: int, discarded: int, notes: list[str]) -> tuple[NDArray[np.int8], bool]:
-    """CaImAn's thresholds (idx_components) overlaid by what a person said in its GUI (the lists); whether there are any of the first."""
-    verdict = np.zeros(n_cells, np.int8)
-    thresholds = _lists(estimates, FIELDS[:2], n_cells, notes)
-    evaluated = any(found is not None for found in thresholds)
-    _apply(verdict, thresholds, FIELDS[:2], notes)
-    person = _lists(estimates, FIELDS[2:], n_cells, notes)
-    if any(found is not None and len(found) for found in person):
-        if discarded and not evaluated:
-            # select_components resets idx_* but leaves the lists as they were, in the numbering before the cut.
-            notes.append("accepted_list and rejected_list are older than select_components (which does not renumber them): ignored.")
-        else:
-            _apply(verdict, person, FIELDS[2:], notes)
-            if discarded:
-                notes.append("accepted_list and rejected_list are right only if made after select_components: it does not renumber them.")
-    return verdict, evaluated
-
-
-def _apply(verdict: NDArray[np.int8], lists: _Lists, names: Sequence[str], notes: list[str]) -> None:
-    good, bad = (np.empty(0, np.int64) if found is None else found for found in lists)
-    verdict[good], verdict[bad] = 1, -1
-    both = np.intersect1d(good, bad)
-    if len(both):
-        verdict[both] = 0
-        notes.append(f"{len(both)} components are in both {names[0]} and {names[1]}: they count as undecided.")
-
-
-def _lists(estimates: Any, names: Sequence[str], n_cells: int, notes: list[str]) -> _Lists:
-    """The good and the bad list that belong together; both None when either holds impossible numbers."""
-    good, bad = (_indices(estimates, name, n_cells, notes) for name in names)
-    for name, found in zip(names, (good, bad), strict=True):
-        if found is not None and len(found) and (found[0] < 0 or found[-1] >= n_cells):
-            notes.append(
-                f"/estimates/{name} holds numbers outside 0 to {n_cells - 1} (counted from 1, or from before the numbering "
-                f"changed?): {names[0]} and {names[1]} are ignored."
-            )
-            return None, None
-    return good, bad
-
-
-def _indices(estimates: Any, key: str, n_cells: int, notes: list[str]) -> NDArray[np.int64] | None:
-    """A list of component numbers however it was saved: sorted, unique, maybe out of range; None when there is none."""
-    values = _hdf5.array(estimates, key, "biuf")
-    if values is None and _hdf5.locate(estimates, key) is None:
-        values = _hdf5.attribute(estimates, key)  # load_CNMF takes an attribute for an array too
-        values = None if values is None else np.asarray(values)
-    if values is None:
-        return None
-    name, unclear = f"/estimates/{key}", "Which components it means is unclear: correct it in CaImAn and save again."
-    if values.dtype.kind not in "biuf":
-        raise FormatError(f"{estimates.file.filename}: {name} holds {values.dtype} values, not component numbers.", unclear)
-    if values.ndim != 1:
-        notes.append(f"{name} has shape {values.shape}: read as a flat list.")
-        values = values.ravel()
-    if values.dtype.kind == "b" or (len(values) == n_cells > 2 and bool(np.isin(values, (0, 1)).all())):
-        if len(values) != n_cells:
-            raise FormatError(f"{estimates.file.filename}: {name} is a mask of {len(values)} values for {n_cells} components.", unclear)
-        notes.append(f"{name} is a mask, not a list of numbers: read as a mask (CaImAn itself misreads it).")
-        return np.flatnonzero(values).astype(np.int64)
-    if values.dtype.kind == "f" and len(values):
-        if not np.all(np.isfinite(values) & (values == np.floor(values)) & (np.abs(values) < 2**53)):
-            raise FormatError(f"{estimates.file.filename}: {name} holds fractions, NaN or inf, not component numbers.", unclear)
-        notes.append(f"{name} is stored as {values.dtype}: read as whole numbers.")
-    unique = np.unique(values.astype(np.int64))
-    if len(unique) < len(values):
-        notes.append(f"{name} names {len(values) - len(unique)} components more than once.")
-    return unique
-
-
-def _discarded(estimates: Any) -> int:
-    below = _hdf5.group(estimates, "discarded_components")
-    shape = None if below is None else _hdf5.array(below, "A/shape", "iu")
-    return int(shape[1]) if shape is not None and shape.shape == (2,) else 0
 
 
 def _n_background(estimates: Any) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actsort_adapters import _mat
+from actsort_adapters import _cnmfe_create, _mat
 from actsort_adapters._cnmfe_filtered import write_filtered
 from actsort_adapters._cnmfe_layout import Source, hint, only, places
 from actsort_adapters._cnmfe_read import recording
@@ -89,6 +89,19 @@ class CnmfeFormat:
         if len(recordings) != 1 or len(curations) != 1:
             raise UsageError(f"A CNMF-E file holds one recording, not {len(recordings)}.", "Write each file by itself.")
         return make_plan(recordings[0], curations[0])
+
+    def losses(self, recordings: Sequence[Recording], curations: Sequence[Curation | None]) -> tuple[str, ...]:
+        """What a CNMF-E file has no place for; see `CreatingFormat.losses`."""
+        return _cnmfe_create.losses(recordings, curations)
+
+    def create(self, recordings: Sequence[Recording], curations: Sequence[Curation | None], dst: Path) -> tuple[Path, ...]:
+        """Write a v7.3 file with the struct ``results``, as obj2struct makes it, with ``ind_del`` and ``curation``; see
+        `CreatingFormat.create`.
+
+        A: sparse double, pixels column-major. C_raw (the traces), C (the denoised ones) and S: candidates x frames, single. options.d1
+        and d2, Fs, Cn, PNR, ids, tags (0), P.kernel_pars where the source has them, file (the movie).
+        """
+        return _cnmfe_create.create(recordings, curations, Path(dst))
 
 
 @hookimpl

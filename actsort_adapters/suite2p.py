@@ -6,18 +6,18 @@ Suite2p's GUI makes from them each time it opens the folder above.
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from actsort_adapters import _suite2p_create
+from actsort_adapters import _suite2p_copies, _suite2p_create
 from actsort_adapters._npy import write_plain
-from actsort_adapters._suite2p_plane import read_plane, read_prior
-from actsort_core.errors import ActsortError, ChangedError, FormatError, MissingFileError
+from actsort_adapters._suite2p_copies import Table, plane_folders
+from actsort_adapters._suite2p_plane import read_plane
+from actsort_core.errors import ChangedError, FormatError, MissingFileError
 from actsort_core.formats import FileEdit, Format, Sniff, WritePlan
 from actsort_core.hookspecs import hookimpl
 from actsort_core.model import Curation, Recording
@@ -26,11 +26,10 @@ _PLANE_FILES = (
     *("stat.npy", "iscell.npy", "F.npy", "Fneu.npy", "spks.npy", "redcell.npy", "data.bin"),
     *("ops.npy", "db.npy", "settings.npy", "reg_outputs.npy", "detect_outputs.npy"),
 )
-_OPEN_GUI = (
+OPEN_GUI = (
     "Suite2p's GUI reads iscell.npy when it opens a plane: a window that is open already shows the old verdicts, and its next "
     "click writes them back."
 )
-_REBUILD = "open the suite2p folder in Suite2p's GUI ('Load folder with planeX folders') to rebuild it"
 
 
 @hookimpl
@@ -53,6 +52,8 @@ class Suite2pFormat:
 
     def sniff(self, path: Path) -> Sniff:
         """A folder with ``stat.npy``, one with such folders named ``plane*`` or ``suite2p``, or a file in the former."""
+        if path.name == "iscell.npy" and path.parent.name == "combined":  # a list of verdicts; `actsort import-labels` takes it as one
+            return Sniff(False, f"it belongs to Suite2p's tiled copy of the planes: open {path.parent.parent} instead")
         try:
             found = _find_planes(path)
         except OSError as error:
@@ -76,7 +77,7 @@ class Suite2pFormat:
         FormatError
             A file is damaged, hostile or disagrees with another; names the file and what it holds.
         """
-        planes = _find_planes(path)
+        planes = _find_planes(Path(os.path.abspath(path)))  # noqa: PTH100 - "." has no name; a linked plane stays where it is
         if planes is None:
             raise FormatError(f"{path} is not a Suite2p result.", "Pass a plane folder or the suite2p folder.")
         if planes[0].name == "combined":
@@ -89,33 +90,38 @@ class Suite2pFormat:
         if not read:
             raise MissingFileError(f"No plane folder in {planes[0].parent} has a stat.npy.", "Run Suite2p's ROI detection first.")
         notes = [f"{plane.name} has no stat.npy and was skipped." for plane in skipped]
-        if _resolve(path) != planes[0]:  # the folder of the planes was opened, so all of them are known
-            notes += _combined_notes(planes[0].parent / "combined", read)
+        if all(plane.name.startswith("plane") for plane in planes):  # else a plane on its own, of which Suite2p knows nothing here
+            notes += _suite2p_copies.combined_notes(planes[0].parent, planes)
         return (_with_notes(read[0], notes), *read[1:])
 
     def plan(self, recordings: Sequence[Recording], curations: Sequence[Curation]) -> WritePlan:
-        """One ``iscell.npy`` per plane: float64, ``(n_cells, 2)``, C order, not pickled.
+        """One ``iscell.npy`` per plane and that of the combined view: float64, ``(n_cells, 2)``, C order, not pickled.
 
         Column 0 is 1 for accepted candidates, else 0; column 1 is :meth:`~actsort_core.model.Curation.host_probability`, so that
-        Suite2p's own ``probability > 0.5`` finds the same cells.
+        Suite2p's own ``probability > 0.5`` finds the same cells. ``Fall.mat`` and NWB files that keep the old verdicts are reported.
 
         Raises
         ------
         ChangedError
             A curation has another number of candidates than its recording.
         """
-        edits: list[FileEdit] = []
-        notes = [_OPEN_GUI]
-        stale: dict[Path, str] = {}
-        for recording, curation in zip(recordings, curations, strict=True):
-            if curation.n_cells != recording.n_cells:
-                raise ChangedError(f"{recording.path} has {recording.n_cells} ROIs, the decisions are for {curation.n_cells}.")
-            edits.append(_iscell_edit(recording, curation))
-            undecided = int((curation.undecided & ~curation.accepted).sum())
-            if undecided:
-                notes.append(f"{recording.name}: {undecided} undecided candidates are written as not cells.")
-            stale.update(_stale(recording.path))
-        return WritePlan(tuple(edits), tuple(stale.items()), tuple(notes))
+        return _plan(recordings, curations, exports=False)
+
+    def plan_exports(self, recordings: Sequence[Recording], curations: Sequence[Curation]) -> WritePlan:
+        """As `plan`; ``iscell`` in ``Fall.mat`` and NWB files that Suite2p exported is rewritten, too, and nothing else in them."""
+        return _plan(recordings, curations, exports=True)
+
+    def losses(self, recordings: Sequence[Recording], curations: Sequence[Curation | None]) -> tuple[str, ...]:
+        """What `create` could not carry over, a sentence each: denoised traces, an unknown frame rate, undecided candidates...
+
+        Raises
+        ------
+        FormatError
+            A recording is a volume.
+        ChangedError
+            A curation has another number of candidates than its recording.
+        """
+        return _suite2p_create.losses(recordings, curations)
 
     def create(self, recordings: Sequence[Recording], curations: Sequence[Curation | None], dst: Path) -> tuple[Path, ...]:
         """Write recordings that came from elsewhere as Suite2p planes that both generations of its GUI open.
@@ -123,7 +129,8 @@ class Suite2pFormat:
         Parameters
         ----------
         recordings
-            Two-dimensional fields of view. Their traces become ``F``; ``Fneu`` is zero, so that ``F - neucoeff * Fneu`` is the trace.
+            Two-dimensional fields of view. Their traces become ``F``; ``Fneu`` is zero, so that ``F - neucoeff * Fneu`` is the trace
+            (Suite2p's own keep both).
         curations
             One each; None takes the prior (undecided candidates become cells, as Suite2p shows them).
         dst
@@ -133,6 +140,15 @@ class Suite2pFormat:
         -------
         tuple of Path
             The files written.
+
+        Raises
+        ------
+        UsageError
+            `dst` exists.
+        FormatError, ChangedError
+            As `losses`.
+        WriteError
+            Disk full, or no permission; nothing is at `dst`.
         """
         return _suite2p_create.create(recordings, curations, dst)
 
@@ -153,9 +169,9 @@ def _find_planes(path: Path) -> list[Path] | None:
     # after "Load folder", combined/ may hold nothing but iscell.npy; `read` says to open the folder above
     if (folder / "stat.npy").is_file() or (folder.name == "combined" and (folder / "iscell.npy").is_file()):
         return [folder]
-    planes = [child for child in folder.iterdir() if child.name.startswith("plane") and child.is_dir()]  # Suite2p's own rule
+    planes = plane_folders(folder)
     if any(_is_plane(plane) for plane in planes):
-        return sorted(planes, key=lambda plane: _natural(plane.name))
+        return planes
     if _is_plane(folder):
         return [folder]
     return _find_planes(folder / "suite2p") if (folder / "suite2p").is_dir() else None
@@ -165,33 +181,6 @@ def _is_plane(folder: Path) -> bool:
     return sum((folder / name).is_file() for name in _PLANE_FILES) >= 2
 
 
-def _natural(name: str) -> list[Any]:
-    return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", name)]
-
-
-# The combined view
-
-
-def _combined_notes(combined: Path, recordings: Sequence[Recording]) -> list[str]:
-    """Whether combined/iscell.npy says something else than the planes: clicks there never reach the planes."""
-    path = combined / "iscell.npy"
-    if not path.is_file():
-        return []
-    notes: list[str] = []
-    try:
-        verdict = read_prior(path, sum(recording.n_cells for recording in recordings), notes).verdict
-    except ActsortError as error:
-        return [f"combined/iscell.npy could not be compared with the planes and is not used. {error.what}"]
-    planes = np.concatenate([recording.prior.verdict for recording in recordings])
-    differing = int((verdict != planes).sum())
-    if not differing:
-        return []
-    return [
-        f"combined/iscell.npy differs from the planes in {differing} verdicts and is not used; clicks in Suite2p's combined view "
-        "are not saved to the planes."
-    ]
-
-
 def _with_notes(recording: Recording, notes: Sequence[str]) -> Recording:
     return replace(recording, notes=(*recording.notes, *notes)) if notes else recording
 
@@ -199,9 +188,30 @@ def _with_notes(recording: Recording, notes: Sequence[str]) -> Recording:
 # Writing
 
 
-def _iscell_edit(recording: Recording, curation: Curation) -> FileEdit:
+def _plan(recordings: Sequence[Recording], curations: Sequence[Curation], exports: bool) -> WritePlan:
+    edits: list[FileEdit] = []
+    notes = [OPEN_GUI]
+    tables: dict[Path, Table] = {}
+    for recording, curation in zip(recordings, curations, strict=True):
+        if curation.n_cells != recording.n_cells:
+            raise ChangedError(f"{recording.path} has {recording.n_cells} ROIs, the decisions are for {curation.n_cells}.")
+        table = np.column_stack([curation.accepted.astype(np.float64), curation.host_probability()])
+        tables[recording.path] = table
+        edits.append(_iscell_edit(recording, curation, table))
+        undecided = int((curation.undecided & ~curation.accepted).sum())
+        if undecided:
+            notes.append(f"{recording.name}: {undecided} undecided candidates are written as not cells.")
+        for merged, parts in recording.info.get("merged", ()):
+            twice = [part for part in parts if curation.accepted[part]]
+            if twice and curation.accepted[merged]:
+                names = ", ".join(map(str, twice))
+                notes.append(f"{recording.name}: ROI {merged} was merged from others, of which {names} are accepted, too: counted twice.")
+    copies = _suite2p_copies.plan_copies(recordings[0].path.parent, tables, exports)
+    return WritePlan((*edits, *copies.edits), copies.stale, (*notes, *copies.notes))
+
+
+def _iscell_edit(recording: Recording, curation: Curation, table: Table) -> FileEdit:
     path = recording.path / "iscell.npy"
-    table = np.column_stack([curation.accepted.astype(np.float64), curation.host_probability()])
 
     def stage(tmp: Path) -> None:
         with tmp.open("wb") as handle:
@@ -213,15 +223,3 @@ def _iscell_edit(recording: Recording, curation: Curation) -> FileEdit:
     what = f"column 0 (cell or not) and 1 (probability) of {n_cells} rows: {n_accepted} cells, {n_cells - n_accepted} not cells"
     change = f"{added} become cells, {removed} become not cells" if path.exists() else "new file"
     return FileEdit(path, f"{what}; {change}", stage)
-
-
-def _stale(plane: Path) -> dict[Path, str]:
-    """Copies of the verdicts that Suite2p made from this plane and that keep the old ones."""
-    above, out = plane.parent, {}
-    if (plane / "Fall.mat").exists():
-        out[plane / "Fall.mat"] = "it keeps the old iscell: open the plane in Suite2p's GUI and choose 'Save to mat' to refresh it"
-    if (above / "combined" / "iscell.npy").exists():
-        out[above / "combined" / "iscell.npy"] = f"it is Suite2p's copy of the planes: {_REBUILD}"
-    for path in sorted(above.glob("*.nwb")):
-        out[path] = "it keeps the old iscell: export it again, e.g. with suite2p.io.save_nwb(folder)"
-    return out

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from actsort_core import benchmark as benchmark
     from actsort_core.batch import apply as apply
+    from actsort_core.converting import convert as convert
     from actsort_core.errors import ActsortError as ActsortError
     from actsort_core.errors import ChangedError as ChangedError
     from actsort_core.errors import FormatError as FormatError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from actsort_core.formats import Sniff as Sniff
     from actsort_core.formats import WritePlan as WritePlan
     from actsort_core.hookspecs import hookimpl as hookimpl
+    from actsort_core.importing import import_labels as import_labels
     from actsort_core.learn import ClassifierSpec as ClassifierSpec
     from actsort_core.model import CandidateId as CandidateId
     from actsort_core.model import Curation as Curation
@@ -74,7 +76,9 @@ _PUBLIC = {
     "apply": ("batch", "apply"),
     "benchmark": ("benchmark", ""),
     "build_manager": ("plugins", "build_manager"),
+    "convert": ("converting", "convert"),
     "hookimpl": ("hookspecs", "hookimpl"),
+    "import_labels": ("importing", "import_labels"),
     "load_model": ("models", "load_model"),
     "open": ("opening", "open"),
     "read": ("opening", "read"),

@@ -376,7 +376,7 @@ def _read_session(folder: Path, plugins: Plugins | None) -> tuple[Annotated, ...
         raise type(error)(f"The session {folder} could not be opened: {error.what}", error.hint) from error
     out = []
     with session:
-        events = session.journal.events
+        events = session.events()
         people = sorted({str(event.get("annotator", "")) for event in events if event["kind"] == "label"})
         given = {who: fold(e for e in events if str(e.get("annotator", "")) == who).current() for who in people}
         for key, recording in session.recordings.items():

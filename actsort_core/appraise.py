@@ -36,10 +36,13 @@ def evidence(
     PluginError
         The classifier failed.
     """
+    from actsort_core.classifiers import least
+
     audits = np.asarray(audits, np.int64)
     audits = audits[np.isin(audits, known.rows)][-MOST:]
     place = np.searchsorted(known.rows, audits)
     warm = setup.warm if fit.warm else None
+    end = least(setup.x.shape[1])
     weight = float(len(known.rows)) + (0.0 if warm is None else float(warm.weight.sum()))
     return quality.Evidence(
         d=fit.distance(),
@@ -51,7 +54,7 @@ def evidence(
         audit_y=known.y[place],
         left_out=_left_out(setup, known, fit, place),
         weight=weight,
-        c=float(getattr(fit.model, "C_", 1.0)),
+        c=float(getattr(fit.model, "C_", end)) / end,
         familiar=familiar,
         repeats=repeats,
     )

@@ -81,6 +81,35 @@ def commit(tmp: Path, path: Path) -> None:
     fsync_folder(path.parent)
 
 
+def remove_empty(folder: Path) -> None:
+    """Remove a folder, if there is nothing in it."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+@contextlib.contextmanager
+def folder_of(path: Path) -> Iterator[None]:
+    """Make the folder that the new file `path` will be in, where it is missing; it goes again if it is still empty on the way out.
+
+    Raises
+    ------
+    WriteError
+        It cannot be made.
+    """
+    made = not path.parent.exists()
+    if made:
+        try:
+            path.parent.mkdir()
+        except OSError as error:
+            raise WriteError(f"Cannot make the folder {path.parent} ({error.strerror}).", "Nothing was changed.") from error
+        fsync_folder(path.parent.parent)
+    try:
+        yield
+    finally:
+        if made:
+            remove_empty(path.parent)
+
+
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[Callable[[], None]]:
     """Hold on to what `path` is now; the function given puts exactly that back (or removes what was not there)."""
@@ -102,6 +131,34 @@ def clear_leftovers(path: Path, older_than: float = 600) -> None:
         with contextlib.suppress(OSError):
             if time.time() - leftover.stat().st_ctime > older_than:
                 leftover.unlink()
+
+
+@contextlib.contextmanager
+def making(path: Path, older_than: float = 600) -> Iterator[Path]:
+    """A temporary folder beside `path`, removed on the way out: make a new file or folder in it, then rename that to `path`.
+
+    What killed processes left behind is removed, if nobody touched it for `older_than` seconds.
+
+    Raises
+    ------
+    WriteError
+        The folder of `path` cannot be made or written to.
+    """
+    parent, prefix, suffix = path.absolute().parent, f".{path.name}.", ".making"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix, suffix=suffix))
+    except OSError as error:
+        raise WriteError(f"Cannot write into {parent} ({error.strerror}).", "Nothing was written.") from error
+    for leftover in parent.iterdir():
+        if leftover.name.startswith(prefix) and leftover.name.endswith(suffix):
+            with contextlib.suppress(OSError):
+                if time.time() - max(inside.stat().st_mtime for inside in (leftover, *leftover.rglob("*"))) > older_than:
+                    shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def atomic_write(path: Path, content: bytes) -> None:

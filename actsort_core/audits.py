@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from actsort_core.errors import UsageError
 
-START = 6  # labels before the first model; they are drawn by other rules
-EVERY = 3  # one question in three
+EVERY = 2  # one question in two
+EARLY, EARLY_EVERY = 60, 5  # of the first sixty one in five: there a label that teaches is worth more than one that checks
 ENOUGH = 1000  # candidates from which on audits are asked without being asked for
 _SLOPE = 1.5  # how steeply the chance of an error falls with the distance from the line; measured flatter than the model says
 _LEAST = 0.01  # chance of an error that is never ruled out, so that every candidate may be drawn
@@ -23,9 +23,9 @@ _FLOOR = math.sqrt(_LEAST * (1 - _LEAST))
 _BLOCK = 1 << 14
 
 
-def is_due(n_labels: int, start: int = START, every: int = EVERY) -> bool:
-    """Whether the question after `n_labels` labels is an audit."""
-    return n_labels >= start and (n_labels - start) % every == every - 1
+def due(answered: int) -> int:
+    """How many of the first `answered` questions of the model are audits."""
+    return min(answered, EARLY) // EARLY_EVERY + max(0, answered - EARLY) // EVERY
 
 
 def inclusion(d: NDArray[np.floating], free: NDArray[np.bool_]) -> NDArray[np.float64]:

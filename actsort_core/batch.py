@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,7 @@ def apply(
     format: str | None = None,
     plugins: Iterable[object] | Plugins = (),
     progress: Progress | None = None,
+    update_exports: bool = False,
 ) -> tuple[Result, ...]:
     """Classify finished results with a model and write the decisions into their files, without asking anybody.
 
@@ -123,6 +125,8 @@ def apply(
         Further plug-ins, or plug-ins already loaded.
     progress
         Called with what is done, how much of it and of how much.
+    update_exports
+        See `writeback.write_back`.
 
     Returns
     -------
@@ -144,9 +148,10 @@ def apply(
     found = find(model, registered)
     unique = {Path(path).resolve(): Path(path) for path in paths}
     out = []
+    write = functools.partial(writeback.write_back, dry_run=dry_run, update_exports=update_exports)
     for path in unique.values():
         try:
-            out.append(_apply_to(path, found, rule or _Line(found.threshold, favour), dry_run, format, registered, progress))
+            out.append(_apply_to(path, found, rule or _Line(found.threshold, favour), dry_run, format, registered, progress, write))
         except ActsortError as error:
             out.append(Result(path, error=str(error)))
         except Exception as error:  # the other recordings still count
@@ -232,7 +237,14 @@ def _between(order: NDArray[np.float64], count: int) -> float:
 
 
 def _apply_to(
-    path: Path, model: Model, rule: _Line, dry_run: bool, format: str | None, registered: Plugins, progress: Progress | None
+    path: Path,
+    model: Model,
+    rule: _Line,
+    dry_run: bool,
+    format: str | None,
+    registered: Plugins,
+    progress: Progress | None,
+    write: Callable[..., writeback.WriteReport],
 ) -> Result:
     with contextlib.ExitStack() as stack:
         options: dict[str, Any] = {"plugins": registered, "refit_wait": 0, "prepare": False}
@@ -248,7 +260,7 @@ def _apply_to(
         session = stack.enter_context(opening.open(*given, progress=tell, **options))
         try:
             applied, curations = _decide(session, model, rule, tell)
-            report = writeback.write_back(session.sources, registered.formats, curations, session.folder, session.journal, dry_run, tell)
+            report = write(session.sources, registered.formats, curations, session.folder, session.journal, progress=tell)
         except BaseException:
             session.discard()
             raise

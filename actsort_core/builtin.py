@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 @hookimpl
 def actsort_register_features() -> Sequence[FeatureGroup]:
     """The core's feature groups."""
-    from actsort_core.features import footprints, host, neighbours, published_footprints, traces
+    from actsort_core.features import duplicates, footprints, host, movie, neighbours, published_footprints, traces
 
-    return [traces.GROUP, footprints.GROUP, neighbours.GROUP, host.GROUP, host.VERDICT, *published_footprints.GROUPS]
+    ours = [traces.GROUP, footprints.GROUP, neighbours.GROUP, host.GROUP, host.VERDICT, duplicates.GROUP]
+    return [*ours, *published_footprints.GROUPS, *movie.GROUPS]
 
 
 @hookimpl

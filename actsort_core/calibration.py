@@ -13,6 +13,7 @@ functions; NumPy alone.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -27,6 +28,7 @@ from actsort_core.solver import sigmoid
 
 Floats = NDArray[np.float64]
 PRIOR = Path(__file__).parent / "data" / "quality_prior.json"
+PRIOR_VARIABLE = "ACTSORT_QUALITY_PRIOR"  # environment variable: another prior to use
 FORMAT_VERSION = 1
 FAR = 12.0  # log odds beyond which nothing changes
 STEP = 0.05  # of the histogram of d
@@ -100,14 +102,14 @@ class Prior:
 
 
 def read_prior(path: Path | str | None = None) -> Prior:
-    """The prior that is shipped, or one that was relearned.
+    """The prior that is shipped, or one that was relearned (``actsort quality-prior``): `path`, or what ``ACTSORT_QUALITY_PRIOR`` names.
 
     Raises
     ------
     FormatError
         It is none.
     """
-    return _read(str(path or PRIOR))
+    return _read(str(path or os.environ.get(PRIOR_VARIABLE) or PRIOR))
 
 
 @lru_cache(maxsize=4)
@@ -130,9 +132,9 @@ def _read(path: str) -> Prior:
 
 
 def design(weight: float, c: float, rate: float) -> Floats:
-    """What the prior's mean depends on: the total weight of the labels, the engine's C, and the rate of mistaken answers."""
+    """What the prior's mean depends on: total weight of the labels, C in units of what it ends at, rate of mistaken answers."""
     size = np.log(np.clip(weight, 8, 1500) / 100)
-    return np.array([1.0, size, np.log(c / 0.3), 10 * rate, 10 * rate * size])
+    return np.array([1.0, size, np.log(c), 10 * rate, 10 * rate * size])
 
 
 def ends(rate: float) -> float:
@@ -163,7 +165,8 @@ class Evidence:
     left_out
         ``(k,)`` their `d` by a model that did not see them; NaN where there is none.
     weight, c
-        Total weight of all labels, examples from elsewhere included, and C of the engine (`classifiers.strength`).
+        Total weight of all labels, examples from elsewhere included, and C of the engine in units of what it ends at
+        (`classifiers.strength`, `classifiers.least`).
     familiar
         False where the features are others than those the prior was learned on.
     repeats

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -140,28 +142,49 @@ class L1LogisticClassifier(_L1Linear):
         return self
 
 
-FULL, ENOUGH = 20, 60  # own labels: up to the first C is 1, from the second on it is least
 FEW, MANY = 30, 76  # features
-C_FEW, C_MANY = 0.5, 0.3
+C_FIRST, C_LAST = (1.0, 0.5), (0.5, 0.3)  # with few and with many features
+EARLY, ENOUGH = 30, 70  # own labels: up to the first as at the start, from the second on one model with C = least
+MEMBERS = 5  # models that are averaged at the start
+SPREAD = 0.6  # deviation of the logarithm of their penalties
 SOURCE_OFFSET = 0.05  # penalty of the offset of examples from elsewhere: next to free, but bounded while all own labels are of one class
-SHARED_OFFSET = 1.0  # penalty of an own recording's offset from the common intercept
+SHARED_OFFSET = 0.1  # penalty of an own recording's offset from the common intercept: shares of cells may differ a lot
+
+
+def progress(n_labels: float) -> float:
+    """How far the way from the first labels (0) to many (1) has been gone: linear in the logarithm of their number."""
+    return float(np.clip((np.log(max(n_labels, 1.0)) - np.log(EARLY)) / (np.log(ENOUGH) - np.log(EARLY)), 0, 1))
 
 
 def strength(n_labels: float, n_features: int) -> float:
     """C of the default engine after so many labels on so many features.
 
-    1 up to 20 labels, `least` from 60 on, in between linear in the logarithm of their number. LEARNING.md: with 76 features C = .3 beats 1
-    from about .5 % of the labels on, and loses below. With 20 to 30 of them .5 does as well, and on the toolkits' own simulated
-    results, whose truth knows no doubt, better. `benchmarks/engine.py` prints the comparison.
+    LEARNING.md: with 76 features C = .3 beats 1 from about .5 % of the labels on, and loses below; of a mean of several models .5 is
+    best there. With 20 to 30 of them twice as much does as well, and on the toolkits' own simulated results, whose truth knows no doubt,
+    better. `benchmarks/engine.py` prints the comparison.
     """
-    between = (np.log(max(n_labels, 1.0)) - np.log(FULL)) / (np.log(ENOUGH) - np.log(FULL))
-    return float(1 - (1 - least(n_features)) * min(max(between, 0.0), 1.0))
+    first = _between(C_FIRST, n_features)
+    return first + (least(n_features) - first) * progress(n_labels)
 
 
 def least(n_features: int) -> float:
-    """C with many labels: `C_FEW` up to `FEW` features, `C_MANY` from `MANY` on, in between linear in the logarithm of their number."""
-    between = (np.log(max(n_features, 1)) - np.log(FEW)) / (np.log(MANY) - np.log(FEW))
-    return float(C_FEW + (C_MANY - C_FEW) * min(max(between, 0.0), 1.0))
+    """C with many labels."""
+    return _between(C_LAST, n_features)
+
+
+def _between(ends: tuple[float, float], n_features: int) -> float:
+    """The first up to `FEW` features, the second from `MANY` on, in between linear in the logarithm of their number."""
+    way = (np.log(max(n_features, 1)) - np.log(FEW)) / (np.log(MANY) - np.log(FEW))
+    return float(ends[0] + (ends[1] - ends[0]) * np.clip(way, 0, 1))
+
+
+@lru_cache(maxsize=8)
+def _levels(n_features: int) -> NDArray[np.float64]:
+    """Logarithms of the members' penalties in deviations, ``(MEMBERS, n_features)``: to every feature each level once, dealt at random."""
+    rng = np.random.default_rng(0)
+    levels = [NormalDist().inv_cdf((i + 0.5) / MEMBERS) for i in range(MEMBERS)]
+    dealt = np.tile(levels, (n_features, 1))
+    return np.asarray(rng.permuted(dealt, axis=1).T)
 
 
 class L1AdaptiveClassifier(_L1Linear):
@@ -170,11 +193,17 @@ class L1AdaptiveClassifier(_L1Linear):
     It minimises ``sum_i weight_i * log loss_i + |w|_1 / C`` with a free intercept, and, where rows come from several recordings, an
     offset for each: recordings differ in their share of cells more than in what a cell looks like.
 
+    An L1 penalty picks one of several features that say the same, and with a dozen labels chance decides which. Therefore the model
+    is at first the mean of several, each of which has other penalties (as in stability selection: Meinshausen & Buehlmann 2010, "the
+    randomised lasso"); they become alike as labels come in, and from `ENOUGH` on there is one. A mean of linear models is a linear model.
+
     Parameters
     ----------
     C
-        Inverse strength of the penalty; None: `strength` of the numbers of labels and features, `least` where there are examples from
-        elsewhere.
+        Inverse strength of the penalty of a single model; None: `strength` of the numbers of labels and features and the mean of
+        `MEMBERS` models, or `least` and a single one where there are examples from elsewhere.
+    spread
+        Deviation of the logarithm of the members' penalties at the start; 0: always a single model.
     tol, max_iter
         Of the solver (`solver.solve`).
 
@@ -189,8 +218,9 @@ class L1AdaptiveClassifier(_L1Linear):
     classes_ : ndarray of shape (2,)
     """
 
-    def __init__(self, C: float | None = None, tol: float = 1e-9, max_iter: int = 200) -> None:
+    def __init__(self, C: float | None = None, spread: float = SPREAD, tol: float = 1e-9, max_iter: int = 200) -> None:
         self.C = C
+        self.spread = spread
         self.tol = tol
         self.max_iter = max_iter
 
@@ -258,16 +288,24 @@ class L1AdaptiveClassifier(_L1Linear):
             groups = np.zeros(len(X), np.int64)
         n_sources = 0 if groups is None else max(0, -int(groups.min()))
         own = float((weight if groups is None else weight[groups >= 0]).sum())
+        alone = self.C is not None or n_sources > 0
         self.C_ = self.C if self.C is not None else (least(X.shape[1]) if n_sources else strength(own, X.shape[1]))
+        spread = 0.0 if alone else self.spread * (1 - progress(own))
         n_offsets = n_groups if n_groups > 1 else 0
         columns = [groups == i for i in (*range(n_offsets), *range(-1, -1 - n_sources, -1))] if groups is not None else []
         design = np.column_stack([X, *columns]) if columns else X
         penalty = np.concatenate([np.full(X.shape[1], 1 / self.C_), np.full(n_offsets, SHARED_OFFSET), np.full(n_sources, SOURCE_OFFSET)])
-        first: tuple[NDArray[np.float64], float] | None = getattr(start, "_solution", None)
-        if first is not None and len(first[0]) != len(penalty):
-            first = None
-        w, b = solver.solve(design, positive.astype(np.float64), weight, penalty, first, self.tol, self.max_iter)
-        self._solution: tuple[NDArray[np.float64], float] = (w, b)
+        factors = np.exp(spread * _levels(X.shape[1])) if spread > 0 else np.ones((1, X.shape[1]))
+        before: list[tuple[NDArray[np.float64], float]] = getattr(start, "_solutions", [])
+        if before and len(before[0][0]) != len(penalty):
+            before = []
+        self._solutions: list[tuple[NDArray[np.float64], float]] = []
+        for i, factor in enumerate(factors):
+            first = before[min(i, len(before) - 1)] if before else (self._solutions[-1] if self._solutions else None)
+            own_penalty = np.concatenate([penalty[: X.shape[1]] * factor, penalty[X.shape[1] :]])
+            self._solutions.append(solver.solve(design, positive.astype(np.float64), weight, own_penalty, first, self.tol, self.max_iter))
+        w = np.mean([w for w, _ in self._solutions], axis=0)
+        b = float(np.mean([b for _, b in self._solutions]))
         self.n_iter_ = 1
         self.coef_, self.intercept_ = w[None, : X.shape[1]].copy(), np.array([b])
         self.offsets_ = w[X.shape[1] : X.shape[1] + n_offsets].copy() if n_offsets else np.zeros(n_groups)

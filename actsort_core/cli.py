@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actsort_core import __version__, cli_apply, cli_evidence, cli_people, cli_quality
-from actsort_core.cli_common import PATH, PathLists, json_option, plugins_of, progress_bar, say_json
+from actsort_core import __version__, cli_apply, cli_convert, cli_evidence, cli_import, cli_people, cli_quality
+from actsort_core.cli_common import PATH, PathLists, exports_option, json_option, movie_option, plugins_of, progress_bar, say_json
 from actsort_core.errors import ActsortError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class _Group(click.Group):
         return [*self.commands, *_plugin_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return self.commands.get(cmd_name) or dict(plugins_of(ctx).commands).get(cmd_name)
+        return self.commands.get(cmd_name) or _own_commands().get(cmd_name) or dict(plugins_of(ctx).commands).get(cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -60,7 +60,16 @@ def _plugin_commands(ctx: click.Context) -> dict[str, click.Command]:
 
     # Plug-ins are loaded for their commands only where some other distribution brings any: help stays immediate.
     foreign = [entry for entry in entry_points(group="actsort") if not entry.dist or entry.dist.name != "actsort"]
-    return dict(plugins_of(ctx).commands) if foreign else {}
+    return dict(plugins_of(ctx).commands) if foreign else _own_commands()
+
+
+def _own_commands() -> dict[str, click.Command]:
+    """Commands that our own distribution registers as a plug-in does: in light modules, whose entry points are named so."""
+    from importlib.metadata import entry_points
+
+    own = [entry for entry in entry_points(group="actsort") if entry.dist and entry.dist.name == "actsort"]
+    modules = [entry.load() for entry in own if entry.name.endswith("_commands")]
+    return {str(command.name): command for module in modules for command in module.actsort_register_commands()}
 
 
 def _warn(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: str | None = None) -> None:
@@ -91,14 +100,15 @@ def main() -> None:
 @main.command()
 @click.argument("path", type=PATH)
 @click.option("--format", "format_", metavar="NAME", help="Read it as this format instead of finding out.")
+@movie_option
 @json_option
 @click.pass_context
-def info(ctx: click.Context, path: Path, format_: str | None, as_json: bool) -> None:
+def info(ctx: click.Context, path: Path, format_: str | None, movie: Sequence[str], as_json: bool) -> None:
     """Show what a result holds, and what the toolkit itself decided."""
     from actsort_core.opening import read
     from actsort_core.report import info_document, info_text
 
-    recordings = read(path, format_, plugins_of(ctx))
+    recordings = read(path, format_, plugins_of(ctx), movie or None)
     document = info_document(path, recordings)
     if as_json:
         say_json(document)
@@ -133,7 +143,7 @@ def info(ctx: click.Context, path: Path, format_: str | None, as_json: bool) -> 
 @click.option(
     "--audits/--no-audits",
     default=None,
-    help="Draw every third question at random, so that the quality can be estimated. Default: from 1,000 candidates on.",
+    help="Draw every fifth, later every second question at random, to estimate the quality honestly. Default: from 1,000 candidates on.",
 )
 @click.option(
     "--class", "own_classes", multiple=True, metavar="NAME=KIND", help="A class of your own: --class dendrite=not_cell. Repeat for more."
@@ -150,7 +160,10 @@ def info(ctx: click.Context, path: Path, format_: str | None, as_json: bool) -> 
 )
 @click.option("--seed", type=int, metavar="S", help="Seed of the random order. Default: 0.")
 @click.option("--format", "format_", metavar="NAME", help="Read the results as this format instead of finding out.")
+@movie_option
+@click.option("--reattach", is_flag=True, help="Go on although few labelled candidates are left in a changed result; no label is lost.")
 @click.option("--write", is_flag=True, help="Write the decisions into the toolkit's files at the end.")
+@exports_option
 @json_option
 @click.pass_context
 def sort(
@@ -172,7 +185,10 @@ def sort(
     warm_start: Sequence[Path],
     seed: int | None,
     format_: str | None,
+    movie: Sequence[str],
+    reattach: bool,
     write: bool,
+    update_exports: bool,
     as_json: bool,
 ) -> None:
     """Ask about candidates, learn from the answers and decide on all the others.
@@ -184,6 +200,8 @@ def sort(
     from actsort_core.oracle import answerer, read_truth
     from actsort_core.report import sort_document, sort_text
 
+    if update_exports and not write:
+        raise UsageError("--update-exports is about writing.", "Add --write, or write later: actsort write SESSION --update-exports.")
     if as_json and oracle is None:
         raise UsageError("--json needs --oracle: it leaves no place to ask questions.", "Leave --json out, or pass an oracle.")
     groups = [name.strip() for name in features.split(",") if name.strip()] if features is not None else None
@@ -206,6 +224,8 @@ def sort(
         overlap=overlap,
         warm_start=warm_start or None,
         format=format_,
+        movie=movie or None,
+        reattach=reattach or None,
         plugins=plugins_of(ctx),
         progress=progress_bar("actsort"),
         refit_wait=0 if oracle is None else None,
@@ -233,7 +253,7 @@ def sort(
             from actsort_core.terminal import sort_by_hand
 
             sort_by_hand(opened, goal)
-        report = opened.write(progress=progress_bar("actsort")) if write else None
+        report = opened.write(progress=progress_bar("actsort"), update_exports=update_exports) if write else None
         document = sort_document(opened, truth, report)
         if as_json:
             say_json(document)
@@ -266,7 +286,10 @@ def _resume(ctx: click.Context, path: Path, **options: Any) -> Session:
     folder = find_folder(path)
     if folder != path:
         click.echo(f"session: {folder}", err=True)
-    return open_session(session=folder, plugins=plugins_of(ctx), **options)
+    session = open_session(session=folder, plugins=plugins_of(ctx), **options)
+    for note in session.reattached:
+        click.echo(f"note: {note}", err=True)
+    return session
 
 
 @main.command()
@@ -320,9 +343,10 @@ for _name, _text in (("undo", "Take back an annotator's latest label."), ("redo"
 @click.argument("path", type=PATH, metavar="SESSION")
 @click.option("--dry-run", is_flag=True, help="Only show what would change.")
 @click.option("--threshold", metavar="T", help="Move the line first: a probability, pi, favour-precision, favour-recall or match-labels.")
+@exports_option
 @json_option
 @click.pass_context
-def write(ctx: click.Context, path: Path, dry_run: bool, threshold: str | None, as_json: bool) -> None:
+def write(ctx: click.Context, path: Path, dry_run: bool, threshold: str | None, update_exports: bool, as_json: bool) -> None:
     """Write the decisions into the toolkit's files.
 
     The difference is shown, each file is backed up, replaced in one step, read again and compared. `actsort restore` undoes it.
@@ -335,7 +359,7 @@ def write(ctx: click.Context, path: Path, dry_run: bool, threshold: str | None, 
     with _resume(ctx, path, threshold=None if dry_run else threshold, progress=progress_bar("actsort"), read_only=dry_run) as session:
         if dry_run and threshold is not None:  # only looked at, not kept
             session.options = replace(session.options, threshold=parse_threshold(threshold))
-        report = session.write(dry_run, progress_bar("actsort"))
+        report = session.write(dry_run, progress_bar("actsort"), update_exports)
         if as_json:
             say_json(write_document(session, report, dry_run))
         else:
@@ -376,13 +400,22 @@ def restore(ctx: click.Context, path: Path, force: bool, as_json: bool) -> None:
 @click.argument("path", type=PATH, metavar="SESSION")
 @click.argument("destination", type=PATH)
 @click.option("--to", "exporter", metavar="NAME", help="Exporter (see: actsort plugins). Default: by the file's ending.")
+@click.option("--accepted", is_flag=True, help="The accepted candidates alone, with footprints and traces: npz (a file) or csv (a folder).")
 @click.pass_context
-def export(ctx: click.Context, path: Path, destination: Path, exporter: str | None) -> None:
-    """Save all decisions in a file of their own (.json, .csv); the toolkit's files stay as they are."""
+def export(ctx: click.Context, path: Path, destination: Path, exporter: str | None, accepted: bool) -> None:
+    """Save all decisions in a file of their own (.json, .csv); the toolkit's files stay as they are.
+
+    With --accepted: footprints, traces, images, frame rate and original indices of the accepted candidates, for analysis (docs/convert.md).
+    """
+    from actsort_core.exporters import export_accepted
+
     name = exporter or destination.suffix.lstrip(".").lower()
-    chosen = plugins_of(ctx).exporters[name]
+    chosen = None if accepted else plugins_of(ctx).exporters[name]
     with _resume(ctx, path, read_only=True, progress=progress_bar("actsort")) as session:
-        chosen.export(list(session.curations().values()), destination)
+        if chosen is None:
+            export_accepted(session, destination, exporter)
+        else:
+            chosen.export(list(session.curations().values()), destination)
     click.echo(f"wrote {destination}")
 
 
@@ -407,10 +440,12 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
 
 main.add_command(cli_apply.apply)
 main.add_command(cli_apply.show_model)
+main.add_command(cli_convert.convert)
 main.add_command(cli_people.merge)
 main.add_command(cli_people.agreement)
 main.add_command(cli_evidence.features)
 main.add_command(cli_evidence.benchmark)
+main.add_command(cli_import.import_labels)
 main.add_command(cli_quality.quality)
 main.add_command(cli_quality.quality_prior)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from actsort_core.cli_common import PATH, json_option, plugins_of, progress_bar, say_json
+from actsort_core.cli_common import PATH, exports_option, json_option, plugins_of, progress_bar, say_json
 
 
 @click.command()
@@ -22,6 +22,7 @@ from actsort_core.cli_common import PATH, json_option, plugins_of, progress_bar,
 @click.option("--favour", type=click.Choice(("precision", "recall")), help="Move the line until the expected one reaches .95.")
 @click.option("--dry-run", is_flag=True, help="Only show what would change: nothing is written anywhere.")
 @click.option("--format", "format_", metavar="NAME", help="Read all results as this format instead of finding out.")
+@exports_option
 @json_option
 @click.pass_context
 def apply(
@@ -32,6 +33,7 @@ def apply(
     favour: str | None,
     dry_run: bool,
     format_: str | None,
+    update_exports: bool,
     as_json: bool,
 ) -> None:
     """Classify finished results with a model, without asking anybody, and write the decisions into their files.
@@ -53,6 +55,7 @@ def apply(
         favour=favour,
         dry_run=dry_run,
         format=format_,
+        update_exports=update_exports,
         plugins=registered,
         progress=progress_bar("actsort"),
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,45 @@ if TYPE_CHECKING:
 
 PATH = click.Path(path_type=Path)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+movie_option = click.option(
+    "--movie",
+    "movie",
+    multiple=True,
+    metavar="[NAME=]PATH",
+    help="The registered movie, if it is not where the toolkit left it: a file, FILE.h5/DATASET or a folder. Repeat for several "
+    "recordings, with their names if need be. Remembered; none: work without.",
+)
+exports_option = click.option(
+    "--update-exports",
+    is_flag=True,
+    help="With the toolkit's files, rewrite copies that it exported (Suite2p: Fall.mat, ophys.nwb), which are else only reported.",
+)
+
+
+def execution_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Options that say who works on a movie; the command receives ``execution``."""
+
+    @functools.wraps(command)
+    def run(*args: Any, executor: str, workers: int | None, memory: float, dask: str | None, **options: Any) -> None:
+        from actsort_core.executors import Execution
+
+        kind = executor if dask is None else "dask"
+        command(*args, execution=Execution(kind, workers, int(memory * (1 << 30)), dask), **options)
+
+    for option in (
+        click.option("--dask", metavar="ADDRESS", help="Work on a dask cluster that is running: the address of its scheduler."),
+        click.option("--memory", type=float, default=1.0, show_default=True, metavar="GIB", help="Memory a pass over a movie may take."),
+        click.option("--workers", type=int, metavar="N", help="Threads or processes. Default: as many as there are cores."),
+        click.option(
+            "--executor",
+            type=click.Choice(["serial", "threads", "processes", "dask"]),
+            default="threads",
+            show_default=True,
+            help="Who works on a movie. The results do not depend on it.",
+        ),
+    ):
+        run = option(run)
+    return run
 
 
 def plugins_of(ctx: click.Context) -> Plugins:
@@ -45,7 +86,8 @@ def progress_bar(title: str) -> Progress:
         if state.get("name") != name:
             if "bar" in state:
                 state["bar"].close()
-            state.update(name=name, bar=tqdm(total=total, desc=f"{title}: {name}", unit="cells", delay=2, leave=False, file=sys.stderr))
+            unit = "frames" if name.endswith("frames") else "cells"
+            state.update(name=name, bar=tqdm(total=total, desc=f"{title}: {name}", unit=unit, delay=2, leave=False, file=sys.stderr))
         bar = state["bar"]
         bar.update(max(0, done - bar.n))
         if done >= total:

@@ -6,46 +6,78 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from actsort_core.cli_common import PATH, json_option, plugins_of, progress_bar, say_json
+from actsort_core.cli_common import PATH, execution_options, json_option, movie_option, plugins_of, progress_bar, say_json
 from actsort_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from actsort_core.executors import Execution
 
 
 @click.command()
 @click.argument("path", type=PATH)
 @click.option("--features", "chosen", metavar="LIST", help="Groups or sets, as for sort: 'actsort46' for the published ones without movie.")
 @click.option(
-    "--export", "out", type=PATH, metavar="FILE", help="Write a CSV: a header, the candidate first, numbers only, empty = missing."
+    "--export",
+    "out",
+    type=PATH,
+    metavar="FILE",
+    help="Also write them: .csv (a header, the candidate first), .npz or .parquet (with units).",
 )
 @click.option("--format", "format_", metavar="NAME", help="Read it as this format instead of finding out.")
+@movie_option
+@execution_options
 @json_option
 @click.pass_context
-def features(ctx: click.Context, path: Path, chosen: str | None, out: Path | None, format_: str | None, as_json: bool) -> None:
+def features(
+    ctx: click.Context,
+    path: Path,
+    chosen: str | None,
+    out: Path | None,
+    format_: str | None,
+    movie: Sequence[str],
+    as_json: bool,
+    execution: Execution,
+) -> None:
     """Compute the features of a result and show them; they are kept beside it and computed only once.
 
-    Several recordings give one CSV each: FILE-NAME.csv.
+    Several recordings give one file each: FILE-NAME.csv.
     """
     from actsort_core.atomic import atomic_write
-    from actsort_core.features.table import cached_table, select
-    from actsort_core.opening import read
+    from actsort_core.features import files
+    from actsort_core.features.table import select
+    from actsort_core.learning import table_of
+    from actsort_core.opening import as_remembered, read
     from actsort_core.report import features_csv, features_text, ordered_columns
     from actsort_core.store import choose_folder
 
+    ending = files.ending_of(out) if out is not None else ""
     loaded = plugins_of(ctx)
+    known = {feature.name: feature for group in loaded.features.values() for feature in group.features}
     groups = select(loaded.features, chosen.replace(" ", "").split(",") if chosen else None)
-    recordings = read(path, format_, loaded)
+    recordings = read(path, format_, loaded, movie or None)
     documents = []
     for recording in recordings:
         folder, note = choose_folder(recording.path if len(recordings) == 1 else path)
         if note:
             click.echo(f"note: {note}", err=True)
+        if not movie:
+            recording = as_remembered(recording, folder)
         stem = folder / "features" / (recording.name if chosen is None else f"{recording.name}.{'+'.join(g.name for g in groups)}")
-        table = cached_table(recording, groups, stem, progress_bar("actsort"))
+        table, notes = table_of(recording, groups, folder, stem, progress_bar("actsort"), execution)
+        for note in (*recording.notes, *notes):
+            click.echo(f"note: {note}", err=True)
         target = out if out is None or len(recordings) == 1 else out.with_stem(f"{out.stem}-{recording.name}")
         if target is not None:
-            atomic_write(target, features_csv(table, loaded.features))
+            columns = ordered_columns(table, loaded.features)
+            if ending == "csv":
+                content = features_csv(table, loaded.features)
+            else:
+                content = (files.as_npz if ending == "npz" else files.as_parquet)(table, columns, known, recording)
+            atomic_write(target, content)
         names = [table.names[i] for i in ordered_columns(table, loaded.features)]
         missing = table.missing()
         documents.append(

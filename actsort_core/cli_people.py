@@ -63,12 +63,15 @@ def agreement(path: Path, as_json: bool) -> None:
     """
     from actsort_core.journal import Journal, fold
     from actsort_core.people import agree
+    from actsort_core.reattach import resolve
     from actsort_core.store import find_folder, read_document, stored_options
 
     folder = find_folder(path)
-    options = stored_options(read_document(folder))
+    document = read_document(folder)
+    options = stored_options(document)
+    candidates = {entry["key"]: entry["candidates"].split() for row in document["sources"] for entry in row["recordings"]}
     with Journal(folder, read_only=True) as journal:
-        found = agree(fold(journal.events), options)
+        found = agree(fold(resolve(journal.events, candidates).events), options)
     if as_json:
         say_json({"session": str(folder), "consensus": options.consensus, **agreement_document(found)})
     else:

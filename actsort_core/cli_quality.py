@@ -61,7 +61,8 @@ def quality_prior(ctx: click.Context, files: Sequence[Path], out: Path, seeds: i
     """Relearn the prior of the quality estimate from annotated recordings.
 
     FILES are what `actsort benchmark` reads. Needed for another engine or other features than the shipped prior was learned with.
-    Every annotator is replayed, also with 5, 10 and 20 % of mistaken answers; a minute for eight annotators of 7,000 candidates.
+    Every annotator is replayed, also with 5, 10 and 20 % of mistaken answers; some minutes for eight annotators of 7,000 candidates.
+    To use what was learned, name it in the environment variable ACTSORT_QUALITY_PRIOR.
     """
     from actsort_core.annotated import read
     from actsort_core.atomic import atomic_write_json
@@ -74,3 +75,4 @@ def quality_prior(ctx: click.Context, files: Sequence[Path], out: Path, seeds: i
     prior = learn_from(recordings, seeds, loaded, lambda done, total: show("runs", done, total), command)
     atomic_write_json(out, prior.document())
     click.echo(f"wrote {out}: learned from {prior.provenance['annotators']} annotators of {len(recordings)} recordings")
+    click.echo(f"To use it: export ACTSORT_QUALITY_PRIOR={out.resolve()}")

@@ -28,7 +28,7 @@ class Setup:
     classifier, strategy, registered
         Who learns, who asks, and all strategies there are (for cold starts).
     audits
-        Whether every third question is drawn at random with a known probability.
+        Whether some questions (`audits.due`) are drawn at random with a known probability.
     seed
         Of these draws.
     warm
@@ -141,7 +141,7 @@ def turn(setup: Setup, known: Known, previous: learn.Fit | None = None) -> Turn:
         setup.strategy, setup.registered, state, fit is not None and (min(cells, others) >= 3 or warm is not None)
     )
     audit = None
-    if setup.audits and fit is not None and reason == "active" and known.audited < (known.answered + 1) // audits.EVERY:
+    if setup.audits and fit is not None and reason == "active" and known.audited < audits.due(known.answered + 1):
         free = ~known.labelled
         if free.any():
             rng = np.random.default_rng([setup.seed, known.answered])

@@ -30,12 +30,12 @@ class FileEdit:
     Attributes
     ----------
     path
-        The file; it may not exist yet.
+        The file; it, and the folder it is in, may not exist yet.
     what
         What changes in it, for the person: ``"column 0 and 1 of 64 rows"``.
     stage
         Called with the path of a temporary file in the same folder; leaves the complete new content there. It never touches
-        `path`.
+        `path`. The file is empty, or holds what an earlier edit of the same `path` left (two planes of one combined file).
     """
 
     path: Path
@@ -94,11 +94,65 @@ class Format(Protocol):
 
 
 @runtime_checkable
+class ExportingFormat(Format, Protocol):
+    """A format whose host exports copies of its verdicts, which `plan` leaves alone and reports as stale (Suite2p's ``Fall.mat``)."""
+
+    def plan_exports(self, recordings: Sequence[Recording], curations: Sequence[Curation]) -> WritePlan:
+        """As `plan`, with those copies rewritten, too (``actsort write --update-exports``)."""
+
+
+@runtime_checkable
 class CreatingFormat(Format, Protocol):
-    """A format that can also write a result of its own from recordings that came from elsewhere."""
+    """A format that can also write a result of its own from recordings that came from elsewhere: a target of ``actsort convert``."""
+
+    def losses(self, recordings: Sequence[Recording], curations: Sequence[Curation | None]) -> tuple[str, ...]:
+        """What `create` could not carry over, a sentence each; shown before anything is written.
+
+        Only what these recordings do hold counts: ``"The spikes: EXTRACT has no place for them."`` where there are spikes. Cheap: no
+        trace is read.
+
+        Parameters
+        ----------
+        recordings, curations
+            As given to `create`.
+
+        Raises
+        ------
+        FormatError
+            The format cannot hold them at all (a volume in Suite2p); the hint says what could.
+        """
 
     def create(self, recordings: Sequence[Recording], curations: Sequence[Curation | None], dst: Path) -> tuple[Path, ...]:
-        """Write a new native result at `dst`, which must not exist. Returns the files written."""
+        """Write a new native result.
+
+        Everything the layout can hold is carried: footprints and traces (exact to float32), denoised traces, spikes, images, fps,
+        decisions with probabilities, the host's metrics where it has a place for them. `read` of `dst` gives the recordings back in
+        the same order, and `sniff` recognises it by content, whatever its name.
+
+        Parameters
+        ----------
+        recordings
+            One or several, possibly of another format; traces are read in blocks of rows.
+        curations
+            One for each, with as many candidates: `Curation.accepted` and `Curation.host_probability` are what the host should see.
+            None where nobody decided: the prior stands.
+        dst
+            File or folder to make, used as given (nothing is appended to its name). It must not exist. It is staged in a temporary
+            place beside it and renamed, so that a kill leaves nothing half-written there.
+
+        Returns
+        -------
+        The files written.
+
+        Raises
+        ------
+        UsageError
+            `dst` exists.
+        FormatError
+            The format cannot hold the recordings.
+        WriteError
+            The folder cannot be written to, or the disk is full; nothing is at `dst`.
+        """
 
 
 def find_format(path: Path, formats: Mapping[str, Format], name: str | None = None) -> Format:

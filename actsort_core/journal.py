@@ -337,25 +337,36 @@ class Journal:
         WriteError
             It could not be written (disk full); the journal is as it was before.
         """
+        return self.append_all(kind, [fields])[0]
+
+    def append_all(self, kind: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Add several events of one kind and return once all are on disk; a process killed meanwhile leaves the first few, whole.
+
+        Raises
+        ------
+        WriteError
+            They could not be written (disk full); the journal is as it was before.
+        """
         with self._writing:
             self.check_writable()
             assert self._handle is not None
-            event = {"seq": self.events[-1]["seq"] + 1 if self.events else 1, "kind": kind, "time": now(), **fields}
-            line = encode(event)
+            first, time = self.events[-1]["seq"] + 1 if self.events else 1, now()
+            events = [{"seq": first + i, "kind": kind, "time": time, **fields} for i, fields in enumerate(rows)]
+            lines = b"".join(map(encode, events))
+            before = len(self.events)
             size = os.fstat(self._handle).st_size if self._torn is None else self._torn
             try:
                 if self._torn is not None:
                     os.ftruncate(self._handle, size)
                     self._torn = None
                 written = 0
-                while written < len(line):
-                    written += os.write(self._handle, line[written:])
+                while written < len(lines):
+                    written += os.write(self._handle, lines[written:])
                 os.fsync(self._handle)
-                self.events.append(event)
+                self.events += events
             except BaseException as error:
                 # Whatever happened, an event that is not acknowledged must not be found at the next replay, nor run into the next one.
-                if self.events and self.events[-1] is event:
-                    self.events.pop()
+                del self.events[before:]
                 self._torn = size
                 with contextlib.suppress(OSError):
                     os.ftruncate(self._handle, size)
@@ -366,7 +377,7 @@ class Journal:
                         "Everything before it is. Free some space, then try again.",
                     ) from error
                 raise
-            return event
+            return events
 
     def rewrite(self, events: Sequence[Event]) -> None:
         """Replace all events in one step (merging): afterwards the file holds these, or what it held before.

@@ -230,7 +230,7 @@ def _fit_engine(
     if warm is None:
         model.learn(x[rows], y, None, groups if n_groups > 1 else None, n_groups, start)
     else:
-        model = transfer.fit_with(warm, x[rows], y, groups, n_groups, start)
+        model = transfer.fit_with(warm, x[rows], y, groups, n_groups, start, model)
     score = model.log_odds(x)
     for i in range(n_groups if n_groups > 1 else 0):
         score[bounds[i] : bounds[i + 1]] += np.float32(model.offsets_[i])

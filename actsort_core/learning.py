@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,15 +14,56 @@ from numpy.typing import NDArray
 
 from actsort_core import appraise, audits, calibration, engine, learn, operating, plugins, store, strategies, transfer, warm
 from actsort_core import quality as estimates
-from actsort_core.errors import ActsortError, PluginError, PluginWarning, UsageError
-from actsort_core.features.table import FeatureTable, Progress, cached_table
+from actsort_core.clips import ClipReader, has_clips
+from actsort_core.errors import ActsortError, MissingFileError, PluginError, PluginWarning, UsageError, WriteError
+from actsort_core.executors import Execution
+from actsort_core.features.table import FeatureTable, Progress, cached_table, without_movie
 from actsort_core.model import CELL, NOT_CELL, CandidateId, Label, Predictions, Prior, Recording
-from actsort_core.store import Options
+from actsort_core.store import CLIPS, Options
 
 if TYPE_CHECKING:
     from actsort_core.features import FeatureGroup
     from actsort_core.journal import Journal
     from actsort_core.refit import Refitter
+
+
+def table_of(
+    recording: Recording,
+    groups: Sequence[FeatureGroup],
+    folder: Path,
+    stem: Path,
+    progress: Progress | None = None,
+    execution: Execution | None = None,
+    clips: bool = True,
+) -> tuple[FeatureTable, list[str]]:
+    """The features of a recording; the clips for the page are made in the same pass over its movie.
+
+    Parameters
+    ----------
+    recording, groups, stem, progress, execution
+        As for `features.table.cached_table`.
+    folder
+        The session's: where the clips are kept.
+    clips
+        Whether to make clips, if there is a movie.
+
+    Returns
+    -------
+    table, notes
+        The notes say what went wrong with the clips, and what a recording without a movie lacks.
+    """
+    path = folder / CLIPS
+    readers = (ClipReader(path),) if clips and recording.movie_path is not None else ()
+    notes = []
+    try:
+        table = cached_table(recording, groups, stem, progress, execution, readers, bool(readers) and not has_clips(path, recording))
+    except (WriteError, OSError) as error:  # what was read of the movie is kept: it is not read again
+        if not readers or isinstance(error, MissingFileError):
+            raise
+        notes.append(f"The clips could not be kept. {error}")
+        table = cached_table(recording, groups, stem, progress, execution)
+    lacking = without_movie(groups, table)
+    return table, [*notes, lacking] if lacking else notes
 
 
 class Learning:
@@ -31,6 +73,8 @@ class Learning:
     ----------
     feature_names
         Of the table that is learned from.
+    execution
+        Who works on movies, and with how much memory; None for the default (`executors.Execution`).
     """
 
     feature_names: tuple[str, ...] = ()
@@ -38,6 +82,7 @@ class Learning:
     _turn: engine.Turn | None = None  # until the first one is done
     _fit_error: Exception | None = None
     _prepared = _closed = False
+    execution: Execution | None = None
     _appraised: tuple[engine.Turn, calibration.Evidence, calibration.Calibration] | None = None
 
     if TYPE_CHECKING:
@@ -90,7 +135,9 @@ class Learning:
                 stem = self.folder / "features" / key.replace("/", "_")
                 # The verdict as it was first opened: re-read after a write of ours it would be our own decision.
                 first = replace(recording, prior=self.priors[key])
-                self._tables[key] = cached_table(first, self._groups, stem, progress)
+                read_only = self.journal.read_only
+                self._tables[key], told = table_of(first, self._groups, self.folder, stem, progress, self.execution, not read_only)
+                self.notes += [note if len(self.recordings) == 1 else f"{key}: {note}" for note in told]
             self.feature_names, x = learn.stack([(t.names, t.values) for t in self._tables.values()])
             bounds = np.cumsum([0, *(r.n_cells for r in self.recordings.values())])
             wanted = self.options.audits

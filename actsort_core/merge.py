@@ -17,16 +17,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from actsort_core import store
 from actsort_core.atomic import atomic_write, atomic_write_json, backup, clear_leftovers
 from actsort_core.classes import KINDS
 from actsort_core.errors import ChangedError, JournalError, UsageError, WriteError
 from actsort_core.journal import FILE, Event, Journal, Labels, fold, now
+from actsort_core.model import Prior
+from actsort_core.reattach import resolve
 from actsort_core.store import DOCUMENT, Options
 
 ELSEWHERE = "elsewhere"  # a write-back or restore on another machine: kept as history, without effect on the files here
 _KEPT = ("warm.npz", "warm.json")  # what the model of the first session started from goes with it into a new folder
-_LOCAL = ("write_started", "written", "write_undone", "restored")
+_LOCAL = ("write_started", "written", "write_undone", "restored", "reattached")
 _NO_TARGET = 0  # an undo that had nothing to take back; events count from 1
 
 Identity = tuple[str, int]  # content, and which of several events with the same content
@@ -237,6 +241,7 @@ def _merge(stack: contextlib.ExitStack, target: Path, new: bool, others: Sequenc
     own = _checked(target, {**reference, "options": {**reference["options"], "classes": dict(options.classes)}}, journal.events)
     merged = merge_events([own, *chains] if new else chains)
     document = _document(reference, target, base, options)
+    _keep_gone(document, copies)
     told = dict(Counter(identity for chain in chains for identity in {i for i, _ in identify(chain)}))
     changed = new or merged != list(journal.events) or document != reference
     if changed:
@@ -250,7 +255,7 @@ def _merge(stack: contextlib.ExitStack, target: Path, new: bool, others: Sequenc
                 atomic_write(target / name, (base / name).read_bytes())
         if new:  # last: what has no document is no session yet
             atomic_write_json(target / DOCUMENT, document)
-    labels = fold(merged)
+    labels = fold(resolve(merged, {entry["key"]: entry["candidates"].split() for entry in _recordings(document)}).events)
     return MergeReport(
         target,
         {str(copy.folder): len(copy.events) for copy in copies} if len(copies) > 1 else {str(folder): len(merged) for folder in given},
@@ -284,7 +289,7 @@ def _same_recordings(base: Path, reference: Mapping[str, Any], folder: Path, doc
     free, out = list(found), {}
     for entry in wanted:
         candidates = entry["candidates"].split()
-        same = [other for other in free if other["candidates"].split() == candidates]
+        same = [other for other in free if other["candidates"].split() == candidates] or [o for o in free if _descends(entry, o)]
         same = [other for other in same if other["key"] == entry["key"]] or same
         if not same:
             near = ([other for other in free if other["key"] == entry["key"]] or free)[0]
@@ -298,6 +303,44 @@ def _same_recordings(base: Path, reference: Mapping[str, Any], folder: Path, doc
     return out
 
 
+def _known(entry: Mapping[str, Any]) -> set[str]:
+    """Candidates a session knows of a recording, those included that are no longer in its result."""
+    return {*entry["candidates"].split(), *store.gone_of(entry).candidates}
+
+
+def _descends(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two copies are about one recording that changed under one of them, or both (see `reattach`)."""
+    here, there = set(one["candidates"].split()), set(other["candidates"].split())
+    return bool(here and there) and (there <= _known(one) or here <= _known(other))
+
+
+def _keep_gone(document: dict[str, Any], copies: Sequence[_Copy]) -> None:
+    """Let the merged document know every candidate that one of the copies knows: labels of those that are not here wait for them."""
+    rows = []
+    for row in document["sources"]:
+        entries = []
+        for entry in row["recordings"]:
+            known, gone = _known(entry), store.gone_of(entry)
+            further: dict[str, tuple[Any, Any]] = {}
+            for copy in copies:
+                for other in _recordings(copy.document):
+                    if copy.keys[str(other["key"])] != entry["key"]:
+                        continue
+                    theirs = store.gone_of(other)
+                    for prints, prior in ((other["candidates"].split(), store.prior_of(other["prior"])), (theirs.candidates, theirs.prior)):
+                        said = zip(prints, prior.verdict, prior.probability, strict=True)
+                        further |= {name: (v, p) for name, v, p in said if name not in known and name not in further}
+            if further:
+                names = tuple(sorted(further))  # whichever copy comes first
+                verdict = np.array([further[name][0] for name in names], np.int8)
+                probability = np.array([further[name][1] for name in names], np.float64)
+                prior = Prior(np.concatenate([gone.prior.verdict, verdict]), np.concatenate([gone.prior.probability, probability]))
+                entry = {**entry, **store.gone_entry(store.Gone((*gone.candidates, *names), prior))}
+            entries.append(entry)
+        rows.append({**row, "recordings": entries})
+    document["sources"] = rows
+
+
 def _checked(folder: Path, document: Mapping[str, Any], events: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
     """The events of a journal whose labels are about the session's candidates.
 
@@ -306,13 +349,12 @@ def _checked(folder: Path, document: Mapping[str, Any], events: Sequence[dict[st
     ChangedError, JournalError
         One is about another candidate, or of a class that the session does not have.
     """
-    candidates = {str(entry["key"]): entry["candidates"].split() for entry in _recordings(document)}
+    candidates = {str(entry["key"]): _known(entry) for entry in _recordings(document)}
     classes = store.stored_options(document).known_classes
     for event in events:
         if event["kind"] != "label":
             continue
-        there = candidates.get(event["recording"], [])
-        if not 0 <= event["index"] < len(there) or there[event["index"]] != event.get("fingerprint"):
+        if event.get("fingerprint") not in candidates.get(event["recording"], ()):
             raise ChangedError(
                 f"{folder / FILE}: event {event['seq']} labels candidate {event['index']} of {event['recording']!r}, which is not "
                 "the candidate of that session.",
@@ -352,7 +394,7 @@ def _options(copies: Sequence[_Copy]) -> tuple[Options, list[str]]:
         differ = [
             f"{name} {getattr(copy.options, name)!r}"
             for name in Options.__dataclass_fields__
-            if name != "classes" and getattr(copy.options, name) != getattr(first.options, name)
+            if name not in ("classes", "movies") and getattr(copy.options, name) != getattr(first.options, name)
         ]
         if differ:
             notes.append(f"{copy.folder} had {', '.join(differ)}; the merged session has the options of {first.folder}.")

@@ -81,10 +81,14 @@ class Prior:
         ``(n_cells,)`` int8: 1 accepted, -1 rejected, 0 undecided.
     probability
         ``(n_cells,)`` float64 in [0, 1], NaN where the host gives none.
+    person
+        ``(n_cells,)`` int8: 1 or -1 where the file says that a person, not the toolkit, accepted or rejected; else 0. None where it cannot
+        tell the two apart. For ``actsort import-labels`` only.
     """
 
     verdict: NDArray[np.int8]
     probability: NDArray[np.float64]
+    person: NDArray[np.int8] | None = None
 
     @classmethod
     def undecided(cls, n_cells: int) -> Prior:
@@ -164,6 +168,8 @@ class Recording:
         self._check(len(self.traces.shape) == 2, f"has traces of shape {self.traces.shape}")
         self._check(shape[1] == self.traces.shape[0], f"has {shape[1]} footprints but {self.traces.shape[0]} traces")
         columns: dict[str, NDArray[Any]] = {"prior": self.prior.verdict, "prior probability": self.prior.probability, **self.metrics}
+        if self.prior.person is not None:
+            columns["what people said"] = self.prior.person
         for key, values in columns.items():
             self._check(values.shape == (shape[1],), f"has {shape[1]} candidates but {values.shape} values of {key}")
         for key, image in self.images.items():
@@ -239,7 +245,7 @@ class Label:
         How long the person looked, None when unknown.
     reason
         Why it was asked: ``"start"``, ``"active"``, ``"audit"``, ``"review"``; ``"again"`` (unsure the first time), ``"overlap"``
-        (others labelled it).
+        (others labelled it); ``"import"`` (said elsewhere).
     strategy
         Which strategy asked.
     probability

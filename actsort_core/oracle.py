@@ -39,28 +39,53 @@ def read_truth(path: Path, n_cells: int) -> NDArray[np.int8]:
     MissingFileError, FormatError
         The file is not there; it is none of these, holds other values, or has another length.
     """
+    out = read_answers(path, n_cells)
+    if len(out) != n_cells:
+        raise FormatError(
+            f"The oracle {path} has {len(out)} answers for {n_cells} candidates.", "It must have one for each, in candidate order."
+        )
+    return out
+
+
+def read_answers(path: Path, n_cells: int | None = None) -> NDArray[np.int8]:
+    """Read a truth file (see `read_truth`) of however many candidates.
+
+    Parameters
+    ----------
+    path
+        The file.
+    n_cells
+        How many answers are expected: then a first line more that happens to be a word we know is a header.
+    """
     try:
         values = _values(path)
-        if path.suffix.lower() == ".csv" and len(values) == n_cells + 1 and _number(str(values[0])) is None:
+        if path.suffix.lower() == ".csv" and n_cells is not None and len(values) == n_cells + 1 and _number(str(values[0])) is None:
             values = values[1:]  # a header that is a word we know: "cell"
     except FileNotFoundError:
-        raise MissingFileError(f"The oracle {path} does not exist.", "Check the path.") from None
+        raise MissingFileError(f"{path} does not exist.", "Check the path.") from None
     except (OSError, ValueError, TypeError, EOFError, MemoryError, RecursionError, csv.Error) as error:
         raise FormatError(
-            f"The oracle {path} could not be read ({error}).", "It must be a JSON list, {'truth': [...]}, a .npy or a one-column .csv."
+            f"{path} could not be read ({error}).", "It must be a JSON list, {'truth': [...]}, a .npy or a one-column .csv."
         ) from error
     out = np.empty(len(values), np.int8)
     for i, value in enumerate(values):
         meaning = _meaning(value)
         if meaning is None:
             shown = repr(value) if len(repr(value)) < 60 else repr(value)[:57] + "..."
-            raise FormatError(f"The oracle {path} holds {shown} for candidate {i}.", "Allowed: 1 (cell), 0 (not a cell), null (unsure).")
+            raise FormatError(f"{path} holds {shown} for candidate {i}.", "Allowed: 1 (cell), 0 (not a cell), null (unsure).")
         out[i] = meaning
-    if len(out) != n_cells:
-        raise FormatError(
-            f"The oracle {path} has {len(out)} answers for {n_cells} candidates.", "It must have one for each, in candidate order."
-        )
     return out
+
+
+def read_plain(path: Path) -> NDArray[Any]:
+    """The array in a ``.npy``: no zip archive, no pickle, and never larger than the file.
+
+    Raises
+    ------
+    OSError, ValueError, EOFError
+        It is none, or cut off.
+    """
+    return np.array(np.lib.format.open_memmap(path, mode="r"))
 
 
 def _meaning(value: Any) -> int | None:
@@ -81,8 +106,7 @@ def _number(word: str) -> float | None:
 
 def _values(path: Path) -> list[Any]:
     if path.suffix.lower() == ".npy":
-        with path.open("rb") as handle:  # not np.load, which takes zip archives and pickles too
-            array = np.lib.format.read_array(handle, allow_pickle=False)
+        array = read_plain(path)
         if array.ndim != 1:
             raise ValueError(f"an array of shape {array.shape}, not a list")
         return list(array.tolist())

@@ -45,7 +45,9 @@ class Quality:
     share
         Of cells among all candidates, as the annotator would sort.
     gain
-        By how much `MORE` labels would raise the balanced accuracy.
+        By how much `more` labels would raise the balanced accuracy.
+    more
+        `MORE`, or as many as are left.
     mistakes
         Share of the answers that are mistaken, as far as can be told (median 0 for most people).
     n_labels, n_audits
@@ -63,6 +65,7 @@ class Quality:
     n_labels: int
     n_audits: int
     notes: tuple[str, ...] = ()
+    more: int = MORE
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,6 +180,7 @@ def estimate(evidence: Evidence, calibration: Calibration | None = None, line: F
         n_labels=len(evidence.rows),
         n_audits=int(np.isfinite(evidence.left_out).sum()),
         notes=_notes(evidence, prior, calibration),
+        more=min(MORE, n - len(evidence.rows)),
     )
 
 

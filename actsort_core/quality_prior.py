@@ -26,7 +26,7 @@ LARGEST = 0.1  # share of the candidates up to which
 RATES = (0.0, 0.05, 0.1, 0.2)  # of mistaken answers that are replayed
 # What two recordings cannot show: chosen by hand, among a dozen settings, so that intervals hold on either recording with the prior of
 # the other (tests/test_quality.py). The coverage measured there is therefore a little kinder than that on a recording nobody looked at.
-BETWEEN = (0.03, 0.06, 0.2)
+BETWEEN = (0.015, 0.03, 0.1)
 WARM = (0.1, 0.12, 0.12)
 RECKONED = ((0.0, 0.02, 0.05, 0.1, 0.15, 0.2), (0.85, 0.06, 0.035, 0.028, 0.017, 0.01))  # rates of mistakes, and how probable each is
 STRETCH, DISCREPANCY, UNFAMILIAR = 1.15, 0.3, 2.0
@@ -274,7 +274,7 @@ def learn_from(
             progress(done, len(runs))
     names = tuple(dict.fromkeys(name for recording in recordings for name in recording.names))
     provenance = {
-        "engine": f"{Options().classifier}, {Options().strategy}, every third question an audit (actsort {actsort_core.__version__})",
+        "engine": f"{Options().classifier}, {Options().strategy}, audits among the questions (actsort {actsort_core.__version__})",
         "recordings": [recording.name for recording in recordings],
         "annotators": len({(recording.name, who) for recording, who, _, _ in runs}),
         "seeds": seeds,

@@ -130,6 +130,7 @@ def quality_document(session: Session, threshold: float | str | None = None) -> 
     except UsageError:
         return None
     out: dict[str, Any] = {name: asdict(getattr(found, name)) for name in ("balanced_accuracy", "precision", "recall", "share", "gain")}
+    out["more"] = found.more
     return {**out, "mistakes": found.mistakes, "n_labels": found.n_labels, "n_audits": found.n_audits, "notes": list(found.notes)}
 
 
@@ -142,7 +143,7 @@ def quality_text(document: Mapping[str, Any]) -> str:
     gain = document["gain"]
     lines = [
         f"Estimated against your own judgement, 90 % sure: {', '.join(stated)}.",
-        f"50 more labels would bring about {100 * gain['value']:.1f} points of balanced accuracy "
+        f"{document['more']} more labels would bring about {100 * gain['value']:.1f} points of balanced accuracy "
         f"({100 * gain['low']:.1f} to {100 * gain['high']:.1f}).",
     ]
     return "\n".join([*lines, *(f"note: {note}" for note in document["notes"])])
@@ -201,7 +202,7 @@ def status_document(session: Session) -> dict[str, Any]:
     accepted = sum(int(c.accepted.sum()) for c in curations.values())
     written = [event for event in session.journal.events if event["kind"] in ("written", "restored")]
     last = written[-1] if written and written[-1]["kind"] == "written" else None
-    since = [e for e in session.journal.events if last and e["seq"] > last["seq"] and e["kind"] in ("label", "undo", "redo")]
+    since = [e for e in session.journal.events if last and e["seq"] > last["seq"] and e["kind"] in ("label", "undo", "redo", "reattached")]
     return {
         "session": str(session.folder),
         "paths": [str(source.path) for source in session.sources],

@@ -1,4 +1,4 @@
-"""What is done with every candidate after every label, in float32 and in few passes: log odds, probability, who is nearest to the line.
+"""What is done with every candidate after every label, in float32 and in few passes: log odds and probability.
 
 One product with the table costs far more than all the rest together, if the rest makes no copies in float64
 (benchmarks/learning.py). Pure functions; NumPy alone.
@@ -38,35 +38,3 @@ def probability(score: NDArray[np.float32]) -> NDArray[np.float32]:
     out *= _HALF
     out += _HALF
     return out
-
-
-def nearest(
-    probability: NDArray[np.floating], line: float | NDArray[np.floating], free: NDArray[np.bool_], rank: NDArray[np.integer]
-) -> int | None:
-    """The free candidate nearest to the line; among equals, the one of the lowest rank.
-
-    Parameters
-    ----------
-    probability
-        ``(n,)`` without NaN.
-    line
-        One for all, or ``(n,)``.
-    free
-        ``(n,)`` bool: who may be asked.
-    rank
-        ``(n,)`` all different: a random order, or equal candidates would be asked in file order.
-
-    Returns
-    -------
-    Its position; None where nobody is free.
-    """
-    # In the precision of the probabilities: a float64 line would make every pass one in float64.
-    distance = np.abs(probability - np.asarray(line, probability.dtype))
-    np.copyto(distance, np.inf, where=~free)
-    if not len(distance):
-        return None
-    least = distance.min()
-    if least == np.inf:
-        return None
-    equal = np.flatnonzero(distance == least)
-    return int(equal[rank[equal].argmin()])

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from actsort_core import decide, engine, learning, models, people, plugins, store, strategies, writeback
+from actsort_core import decide, engine, learning, models, people, plugins, reattach, store, strategies, writeback
 from actsort_core.errors import CandidateError, UsageError
 from actsort_core.features.table import FeatureTable, Progress, select
 from actsort_core.journal import Journal, fold, label_of
@@ -51,11 +51,16 @@ class Session(learning.Learning, people.People):
         Who is labelling now.
     notes
         What the person should know about files and session.
+    waiting
+        Labels whose candidates are not in the result any more; their indices are as they were then (see `reattach`).
+    reattached
+        What was found when it was opened on a result that had changed, a sentence for each recording.
     is_new
         Whether it was started, not resumed.
     """
 
     is_new = False
+    reattached: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -80,8 +85,10 @@ class Session(learning.Learning, people.People):
         self._created = created
         self.candidates = tuple(CandidateId(key, i) for key, r in self.recordings.items() for i in range(r.n_cells))
         self._position = {candidate: i for i, candidate in enumerate(self.candidates)}
-        self._labels = fold(journal.events)
-        store.check_labels(journal, self.recordings, options)
+        reattach.check_labels(journal, self.sources, options)
+        resolved = reattach.resolve(journal.events, reattach.present(self.sources))
+        self._labels = fold(resolved.events)
+        self.waiting = tuple(map(label_of, resolved.waiting))
         self._current = people.in_force(self._labels, options)
         self._tables: dict[str, FeatureTable] = {}
         self._question: Question | None = None
@@ -235,6 +242,39 @@ class Session(learning.Learning, people.People):
         self._changed(where)
         return label_of(event)
 
+    def record(self, rows: Sequence[tuple[CandidateId, str, str, str, Mapping[str, Any]]]) -> tuple[Label, ...]:
+        """Record labels that were given elsewhere, in one go: on disk before this returns, then the model is fitted again.
+
+        Parameters
+        ----------
+        rows
+            Candidate, class, annotator, reason, and what else the journal shall keep of each.
+
+        Raises
+        ------
+        CandidateError, UsageError
+            There is no such candidate, or no such class. Nothing is recorded.
+        WriteError
+            They could not be saved. None is.
+        """
+        events = []
+        for candidate, value, annotator, reason, more in rows:
+            where = self.id(candidate)
+            fingerprint = self.recordings[where.recording].candidate_fingerprints[where.index]
+            said = {"annotator": annotator, "recording": where.recording, "index": where.index, "fingerprint": fingerprint}
+            events.append({**said, "class": self.options.class_of(value), "reason": reason, **more})
+        if not events:
+            return ()
+        with self._change:
+            for event in self.journal.append_all("label", events):
+                self._take(event)
+            self._request()
+        candidates = dict.fromkeys(self.id(row[0]) for row in rows)
+        labels = [label for candidate in candidates if (label := self._labels.of(candidate))]
+        plugins.call_each(self.plugins.manager, "actsort_labels_changed", session=self, labels=labels)
+        self._refitter.wait(self.refit_wait)
+        return tuple(labels)
+
     def _probability_of(self, candidate: CandidateId) -> float | None:
         fit = self.fit
         return None if fit is None else float(fit.probability[self._position[candidate]])
@@ -267,6 +307,10 @@ class Session(learning.Learning, people.People):
 
     def _apply(self, event: dict[str, Any]) -> None:
         """Take an event that is on disk into account, and ask for a fit that knows it. Under the lock."""
+        self._take(event)
+        self._request()
+
+    def _take(self, event: dict[str, Any]) -> None:
         candidate = self._labels.apply(event)
         if candidate is not None:
             self._current = people.refresh(self._current, self._labels, candidate, self.options)
@@ -274,7 +318,6 @@ class Session(learning.Learning, people.People):
             self._skipped.discard(candidate)
             if self._question is not None and self._question.candidate == candidate:
                 self._question = None  # answered
-        self._request()
 
     def _changed(self, candidate: CandidateId) -> None:
         """Tell plug-ins, and give the fit a moment. Not under the lock: a plug-in told of that fit may want to label."""
@@ -341,6 +384,11 @@ class Session(learning.Learning, people.People):
             raise UsageError(f"Which recording is meant by {recording!r}?", f"This session has: {', '.join(self.recordings)}.")
         return recording
 
+    def events(self) -> list[dict[str, Any]]:
+        """The journal, with every label where its candidate is now (see `reattach.resolve`)."""
+        with self._change:
+            return reattach.resolve(self.journal.events, reattach.present(self.sources)).events
+
     def labels(self) -> tuple[Label, ...]:
         """The labels in force, in the order of the candidates."""
         return tuple(self._current[c] for c in sorted(self._current, key=self._position.__getitem__))
@@ -355,10 +403,14 @@ class Session(learning.Learning, people.People):
         """The final verdict on every candidate of the session: labels first, else the model, else the host."""
         return tuple(decision for curation in self.curations().values() for decision in curation.decisions())
 
-    def write(self, dry_run: bool = False, progress: Progress | None = None) -> writeback.WriteReport:
-        """Write the decisions into the native files (see `writeback.write_back`); a dry run only says what would change."""
+    def write(self, dry_run: bool = False, progress: Progress | None = None, update_exports: bool = False) -> writeback.WriteReport:
+        """Write the decisions into the native files (see `writeback.write_back`); a dry run only says what would change.
+
+        With `update_exports` the copies that a host exported (Suite2p's ``Fall.mat``, ``ophys.nwb``) follow, too.
+        """
         curations = self.curations()
-        report = writeback.write_back(self.sources, self.plugins.formats, curations, self.folder, self.journal, dry_run, progress)
+        where = (self.sources, self.plugins.formats, curations, self.folder, self.journal)
+        report = writeback.write_back(*where, dry_run, progress, update_exports)
         if not dry_run:
             models.keep(self)
             arguments = {"curations": list(curations.values()), "paths": list(report.written)}

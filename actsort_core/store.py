@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from actsort_core.atomic import atomic_write_json, digest
-from actsort_core.errors import ActsortError, ChangedError, FormatError, MissingFileError, UsageError, WriteError
-from actsort_core.journal import FILE, Journal, decode, label_of, now
+from actsort_core.conversions import CONVERSION, without_ours
+from actsort_core.errors import ActsortError, FormatError, MissingFileError, UsageError, WriteError
+from actsort_core.journal import FILE, Journal, decode, now
 from actsort_core.model import CELL, LABEL_CLASSES, NOT_CELL, UNSURE, Prior, Recording
 
 FORMAT_VERSION = 1
 DOCUMENT = "session.json"
+CLIPS = "clips.h5"
 THRESHOLDS: Mapping[str, float | None] = {"pi": None, "app": 0.5, "paper": 0.65}  # by name: ours, ActSort's app, the NeurIPS 2024 paper
 CONSENSUS = ("latest", "majority", "dawid_skene")  # whose label counts where several people labelled a candidate
 RULES = ("favour-precision", "favour-recall", "match-labels")  # see `operating.RULES`
@@ -48,8 +50,11 @@ class Options:
     consensus
         Whose label counts where several people labelled a candidate: one of `CONSENSUS` (see `people.in_force`).
     audits
-        Whether every third question is drawn at random, so that the quality of the sorting can be estimated honestly; None: in sessions
+        Whether some questions are drawn at random, so that the quality of the sorting can be estimated honestly; None: in sessions
         of a thousand candidates or more.
+    movies
+        Movies a person named, by recording: ``path``, and ``relative`` to the session's folder; an empty path for none. Recordings that
+        are not in it have the movie that is found (`movies.find_movie`).
     """
 
     seed: int = 0
@@ -60,6 +65,7 @@ class Options:
     classes: Mapping[str, str] = field(default_factory=dict)
     consensus: str = "latest"
     audits: bool | None = None
+    movies: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.consensus not in CONSENSUS:
@@ -93,6 +99,22 @@ class Options:
 
 
 @dataclass(frozen=True, eq=False)
+class Gone:
+    """Candidates of a recording that a session knew and that are no longer in the result.
+
+    Attributes
+    ----------
+    candidates
+        Their fingerprints.
+    prior
+        The host's verdicts on them, as they were first seen.
+    """
+
+    candidates: tuple[str, ...] = ()
+    prior: Prior = field(default_factory=lambda: Prior.undecided(0))
+
+
+@dataclass(frozen=True, eq=False)
 class Source:
     """One path the user opened and what was found there.
 
@@ -104,19 +126,24 @@ class Source:
         Name of its format.
     recordings
         By their keys in the session, in the order the format gave them.
+    gone
+        By recording, candidates that were there once (see `reattach`).
     """
 
     path: Path
     format: str
     recordings: Mapping[str, Recording]
+    gone: Mapping[str, Gone] = field(default_factory=dict)
 
 
 def default_folder(path: Path) -> Path:
     """Where the session of `path` lives: ``<folder>/actsort`` in a result folder, ``<file>.actsort`` beside a result file.
 
-    Never beside a folder: Suite2p takes every folder whose name starts with ``plane`` for a plane.
+    Never beside a plane folder: Suite2p takes every folder whose name starts with ``plane`` for a plane. But beside a folder of zarr
+    stores: Minian's ``open_minian`` takes every folder in it for a store.
     """
-    return path / "actsort" if path.is_dir() else path.with_name(path.name + ".actsort")
+    inside = path.is_dir() and not (path / ".zgroup").exists() and next(path.glob("*/.zgroup"), None) is None
+    return path / "actsort" if inside else path.with_name(path.name + ".actsort")
 
 
 def _fallback_folder(path: Path) -> Path:
@@ -198,12 +225,29 @@ def _prior_entry(prior: Prior) -> dict[str, Any]:
     }
 
 
-def _prior_of(entry: Mapping[str, Any]) -> Prior:
+def prior_of(entry: Mapping[str, Any]) -> Prior:
+    """Verdicts as a session document has them."""
     signs = {sign: value for value, sign in _VERDICTS.items()}
     return Prior(
         np.array([signs[sign] for sign in entry["verdict"]], np.int8),
         np.array([np.nan if p is None else p for p in entry["probability"]], np.float64),
     )
+
+
+def gone_of(entry: Mapping[str, Any]) -> Gone:
+    """The candidates a recording of a session document no longer holds."""
+    stored = entry.get("gone")
+    return Gone() if stored is None else Gone(tuple(stored["candidates"].split()), prior_of(stored["prior"]))
+
+
+def gone_entry(gone: Gone) -> dict[str, Any]:
+    """Inverse of `gone_of`: what to add to the document's entry of a recording."""
+    return {"gone": {"candidates": " ".join(gone.candidates), "prior": _prior_entry(gone.prior)}} if gone.candidates else {}
+
+
+def recordings_of(sources: Sequence[Source]) -> dict[str, Recording]:
+    """All recordings by their keys."""
+    return {key: recording for source in sources for key, recording in source.recordings.items()}
 
 
 def write_document(folder: Path, sources: Sequence[Source], priors: Mapping[str, Prior], options: Options, created: str = "") -> None:
@@ -218,6 +262,7 @@ def write_document(folder: Path, sources: Sequence[Source], priors: Mapping[str,
                 "n_cells": recording.n_cells,
                 "candidates": " ".join(recording.candidate_fingerprints),
                 "prior": _prior_entry(priors[key]),
+                **gone_entry(source.gone.get(key) or Gone()),
             }
             for key, recording in source.recordings.items()
         ]
@@ -262,13 +307,15 @@ def read_document(folder: Path) -> dict[str, Any]:
 
 def _check_document(document: Mapping[str, Any]) -> None:
     """Meet whatever is missing in a document here, not half-way through its use."""
-    stored_options(document)
+    for movie in stored_options(document).movies.values():
+        Path(movie["path"]) / movie["relative"]
     for row in document["sources"]:
         for key in ("path", "relative", "format"):
             Path(row[key])
         for entry in row["recordings"]:
             {entry["key"], entry["name"], *entry["candidates"].split()}
-            _prior_of(entry["prior"])
+            prior_of(entry["prior"])
+            gone_of(entry)
 
 
 def stored_options(document: Mapping[str, Any]) -> Options:
@@ -304,83 +351,11 @@ def what_differs(old: Sequence[str], new: Sequence[str]) -> str:
     return f"{len(changed)} of {len(new)} footprints changed (candidates {shown})"
 
 
-def match(document: Mapping[str, Any], sources: Sequence[Source]) -> tuple[tuple[Source, ...], dict[str, Prior]]:
-    """Give the recordings just read the keys they have in the session, and the priors they were first opened with.
-
-    Raises
-    ------
-    ChangedError
-        A recording changed since the session was started, or is not part of it; says what differs.
-    """
-    rows = [(row, entry) for row in document["sources"] for entry in row["recordings"]]
-    found = [(source, recording) for source in sources for recording in source.recordings.values()]
-    if len(rows) != len(found):
-        raise ChangedError(
-            f"The session holds {len(rows)} recording(s), {len(found)} were found.",
-            f"It was started with {', '.join(str(row['path']) for row in document['sources'])}; open it with these, or start another "
-            "with --session.",
-        )
-    by_source: list[dict[str, Recording]] = [{} for _ in sources]
-    position = {id(source): i for i, source in enumerate(sources)}
-    priors: dict[str, Prior] = {}
-    taken: list[int] = []
-    free = list(found)
-    for _, entry in rows:
-        candidates = entry["candidates"].split()
-        same = [pair for pair in free if list(pair[1].candidate_fingerprints) == candidates]
-        same = [pair for pair in same if pair[1].name == entry["name"]] or same
-        if not same:
-            near = [pair[1] for pair in free if pair[1].name == entry["name"]] or [pair[1] for pair in free]
-            raise ChangedError(
-                f"{near[0].path} is not what the labels of this session were given to: "
-                f"{what_differs(candidates, near[0].candidate_fingerprints)}.",
-                "Nothing was changed. Put the old result back, or start another session with --session.",
-            )
-        source, recording = same[0]
-        free.remove(same[0])
-        taken.append(position[id(source)])
-        by_source[position[id(source)]][entry["key"]] = recording
-        priors[entry["key"]] = _prior_of(entry["prior"])
-    if taken != sorted(taken):  # an oracle, and the seed's random order, go by the order of the candidates
-        order = ", ".join(str(row["path"]) for row in document["sources"])
-        raise UsageError("The results are given in another order than the session has them.", f"Its order is: {order}.")
-    return tuple(Source(s.path, s.format, r) for s, r in zip(sources, by_source, strict=True)), priors
-
-
-def check_labels(journal: Journal, recordings: Mapping[str, Recording], options: Options) -> None:
-    """Make sure that every label of a journal is about a candidate that is there, and of a class the session has.
-
-    Raises
-    ------
-    ChangedError
-        A candidate is not the one that was labelled.
-    UsageError
-        A class is not known.
-    """
-    for event in journal.events:
-        if event["kind"] != "label":
-            continue
-        label = label_of(event)
-        if label.value not in options.known_classes:
-            raise UsageError(
-                f"{journal.path}: event {event['seq']} is of class {label.value!r}, which this session does not have.",
-                f"Open it with classes that say what {label.value!r} counts as, or mend that line.",
-            )
-        recording = recordings.get(label.candidate.recording)
-        fingerprints = recording.candidate_fingerprints if recording else ()
-        if not 0 <= label.candidate.index < len(fingerprints) or fingerprints[label.candidate.index] != event.get("fingerprint"):
-            raise ChangedError(
-                f"{journal.path}: event {event['seq']} labels candidate {label.candidate.index} of "
-                f"{label.candidate.recording!r}, which is not the candidate there now.",
-                "The result changed, or the journal belongs to another. Put the old result back, or start another with --session.",
-            )
-
-
 def first_prior(source: Source, recording: Recording, own: Path) -> Prior:
     """The host's verdicts before any write of ours, for a recording opened in a new session.
 
-    Where a session beside the result wrote the file as it is now, that session's stored prior is taken: reading our own
-    decisions back as the host's would make us learn from ourselves.
+    Where a session beside the result wrote the file as it is now, that session's stored prior is taken, and where a conversion wrote
+    it, the prior of what it was made from: reading our own decisions back as the host's would make us learn from ourselves.
     """
     # The folder above counts: a plane may have been curated together with the others.
     paths = (source.path.absolute(), recording.path.absolute(), recording.path.absolute().parent)
@@ -397,18 +372,19 @@ def first_prior(source: Source, recording: Recording, own: Path) -> Prior:
         ours = {file["after"] for file in written}
         # A result is a file, or a folder whose file was written: compare what is there now with what was left there.
         here = [recording.path] if recording.path.is_file() else [recording.path / Path(file["path"]).name for file in written]
+        here += [folder / file["relative"] for file in written]  # deeper in it: chunks of a store
         if not any(digest(path) in ours for path in here):
             continue
         for row in document["sources"]:
             for entry in row["recordings"]:
                 if entry["candidates"].split() == list(recording.candidate_fingerprints):
-                    return _prior_of(entry["prior"])
-    return recording.prior
+                    return prior_of(entry["prior"])
+    return without_ours(recording, [default_folder(path) for path in paths]).prior
 
 
 def remove(folder: Path) -> None:
     """Take a session without labels away again: `DOCUMENT`, journal, cache and lock; the folder itself if nothing else is in it."""
-    for name in (DOCUMENT, FILE, "warm.npz", "warm.json", ".lock", ".softlock", "lock-owner.txt"):
+    for name in (DOCUMENT, CLIPS, FILE, "warm.npz", "warm.json", ".lock", ".softlock", "lock-owner.txt"):
         (folder / name).unlink(missing_ok=True)
     for name in ("features", "model"):
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -424,7 +400,8 @@ def check_free(folder: Path) -> None:
     UsageError
         It holds something else, which must not be mixed with a session.
     """
-    ours = {"features", "backups", "model", "warm.npz", "warm.json", "curation.json", ".lock", ".softlock", "lock-owner.txt", FILE}
+    ours = {FILE, CONVERSION, CLIPS, "features", "backups", "model", "warm.npz", "warm.json", "curation.json"}
+    ours |= {".lock", ".softlock", "lock-owner.txt"}
     try:
         found = sorted(path.name for path in folder.iterdir() if path.name not in ours and not path.name.startswith(f"{FILE}.torn-"))
         first = (folder / FILE).read_bytes().split(b"\n")[0] if (folder / FILE).is_file() else b""

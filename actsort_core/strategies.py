@@ -61,7 +61,7 @@ class Strategy:
     cold_start
         Which: ``"random"``, or ``"dal"`` as published (a first question at random, then DAL).
     audits
-        Whether every third question is an audit (`audits`) in sessions of a thousand candidates or more.
+        Whether some questions are audits (`audits.due`) in sessions of a thousand candidates or more.
     """
 
     name: str
@@ -161,7 +161,7 @@ def _nearest(state: QueryState, line: NDArray[np.float64] | float) -> NDArray[np
 
 BUILTIN = (
     Strategy(
-        "balanced_pi", "nearest to the line, towards the kind with fewer labels; every third an audit (default)", balanced_pi, audits=True
+        "balanced_pi", "nearest to the line, towards the kind with fewer labels; some at random (default)", balanced_pi, audits=True
     ),
     Strategy("nearest_pi", "closest to the estimated share of cells, where decisions are cut", nearest_pi),
     Strategy("cal", "least confident, closest to 0.5 (published as CAL)", cal, cold_start="dal"),

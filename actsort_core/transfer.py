@@ -162,12 +162,13 @@ def fit_with(
     groups: NDArray[np.int64] | None = None,
     n_groups: int = 1,
     start: L1AdaptiveClassifier | None = None,
+    model: L1AdaptiveClassifier | None = None,
 ) -> L1AdaptiveClassifier:
-    """Fit on own labels (there may be none) and the examples, which have an intercept of their own."""
+    """Fit `model` (default: the engine's own) on own labels (there may be none) and the examples, which have an intercept of their own."""
     from actsort_core.classifiers import L1AdaptiveClassifier
 
     own = np.zeros(len(y), np.int64) if groups is None else groups
-    return L1AdaptiveClassifier().learn(
+    return (L1AdaptiveClassifier() if model is None else model).learn(
         np.concatenate([x, warm.x]),
         np.concatenate([y, warm.y]),
         np.concatenate([np.ones(len(y)), warm.weight]),

@@ -68,6 +68,20 @@ def read_labelled(path: Path, plugins: Plugins | None = None) -> Examples | None
     return _examples(precomputed, labels, features, said, plugins)
 
 
+def read_choices(path: Path) -> NDArray[np.float64]:
+    """What people said in a labels file (``labels_ex``), ``(n_cells,)``: positive cell, negative not a cell, 0 not said.
+
+    Raises
+    ------
+    FormatError
+        It is damaged, or no labels file.
+    """
+    said = _read(path, {LABELS: ("labels_ex",)}).get(LABELS, {})
+    if "labels_ex" not in said:
+        raise FormatError(f"{path} has no {LABELS}.labels_ex.", "Save the labels again in ActSort.")
+    return np.nan_to_num(np.asarray(said["labels_ex"], np.float64).ravel())
+
+
 def _examples(precomputed: Path, labels: Path, output: Mapping[str, Any], said: Mapping[str, Any], plugins: Plugins | None) -> Examples:
     if "features" not in output:
         raise FormatError(f"{precomputed} has no {OUTPUT}.features.", "Make it again with ActSort's 'Create a sorting file'.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actsort_core.atomic import as_json, backup, clear_leftovers, commit, digest, held, staged
+from actsort_core.atomic import as_json, backup, clear_leftovers, commit, digest, folder_of, held, remove_empty, staged
 from actsort_core.errors import ActsortError, ChangedError, MissingFileError, WriteError
 from actsort_core.features.table import Progress
-from actsort_core.formats import Format, WritePlan, read_with
+from actsort_core.formats import ExportingFormat, Format, WritePlan, read_with
 from actsort_core.journal import Journal, now
 from actsort_core.model import Curation, Recording
 from actsort_core.store import Source, what_differs
 
 CURATION = "curation.json"
 CURATION_VERSION = 1
+_LISTED = 8  # files of one folder that a report names one by one
+_WRITES = ("write_started", "written", "write_undone", "restored", "reattached")
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +90,15 @@ class WriteReport:
 
     def __str__(self) -> str:
         lines = [str(difference) for difference in self.differences]
+        folders = Counter(path.parent for path, _ in self.planned)
         for path, what in self.planned:
-            lines.append(f"{'wrote' if path in self.written else 'would write'} {path}: {what}")
-            if path in self.backups:
+            verb, several = "wrote" if path in self.written else "would write", folders[path.parent]
+            if several > _LISTED:  # chunks of an array: hundreds of files that say one thing
+                folders[path.parent] = 0
+                lines.append(f"{verb} {several} files in {path.parent}, the first of them {path.name}: {what}")
+            elif several:
+                lines.append(f"{verb} {path}: {what}")
+            if several and path in self.backups:
                 lines.append(f"  what it held before is in {self.backups[path]}")
         lines += [f"now out of date: {path}: {remedy}" for path, remedy in self.stale]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
@@ -137,12 +146,15 @@ def reread(source: Source, fmt: Format) -> dict[str, Recording]:
     return out
 
 
-def plan_source(source: Source, fmt: Format, curations: Mapping[str, Curation]) -> tuple[WritePlan, tuple[Difference, ...]]:
+def plan_source(
+    source: Source, fmt: Format, curations: Mapping[str, Curation], update_exports: bool = False
+) -> tuple[WritePlan, tuple[Difference, ...]]:
     """Plan the write-back of one source against what is on disk now."""
     fresh = reread(source, fmt)
     differences = tuple(difference(fresh[key], key, curations[key]) for key in fresh)
     with _told_apart(f"The format {fmt.name!r} could not plan the change of {source.path}"):
-        plan = fmt.plan(list(fresh.values()), [curations[key] for key in fresh])
+        make = fmt.plan_exports if update_exports and isinstance(fmt, ExportingFormat) else fmt.plan
+        plan = make(list(fresh.values()), [curations[key] for key in fresh])
     return plan, differences
 
 
@@ -177,7 +189,7 @@ def _receipts(journal: Journal, folder: Path) -> dict[Path, _Receipt]:
         elif event["kind"] == "write_undone":
             for file in event["files"]:
                 out[file].pop()
-        elif event["kind"] == "restored":
+        elif event["kind"] in ("restored", "reattached"):  # a result that changed since is no longer owed its old content
             for file in event["files"]:
                 out.pop(file, None)
     receipts = {}
@@ -189,6 +201,23 @@ def _receipts(journal: Journal, folder: Path) -> dict[Path, _Receipt]:
     return receipts
 
 
+def outdated(journal: Journal, folder: Path, results: Sequence[Path], others: Sequence[Path] = ()) -> list[str]:
+    """Files written by this session that belong to results which hold other candidates by now.
+
+    What was backed up of them is about the old candidates: a 40-row ``iscell.npy`` put back beside 42 footprints is no result any more.
+    So `restore` no longer offers it; the backups stay where they are, and the next write-back makes its own.
+    """
+    receipts = _receipts(journal, folder.resolve())
+    inside, apart = [result.resolve() for result in results], {other.resolve() for other in others}
+
+    def belongs(path: Path, one: Path) -> bool:
+        """Whether it is the result, in its folder, or beside it under its name (X_actsort.mat)."""
+        beside = path.parent == one.parent and path.name.startswith(f"{one.stem}_") and path not in apart
+        return path == one or one in path.parents or beside
+
+    return [receipt.relative for path, receipt in receipts.items() if any(belongs(path, one) for one in inside)]
+
+
 def write_back(
     sources: Sequence[Source],
     formats: Mapping[str, Format],
@@ -197,6 +226,7 @@ def write_back(
     journal: Journal,
     dry_run: bool = False,
     progress: Progress | None = None,
+    update_exports: bool = False,
 ) -> WriteReport:
     """Write decisions into the native files of all sources.
 
@@ -219,6 +249,8 @@ def write_back(
         Only plan: touch nothing.
     progress
         Called with what is done, how many steps are and of how many.
+    update_exports
+        Rewrite the copies of the verdicts that a host exported, too, instead of reporting them as stale.
 
     Raises
     ------
@@ -231,14 +263,14 @@ def write_back(
     plans = []
     for source in sources:
         steps.next("reading again")
-        plans.append(plan_source(source, formats[source.format], curations))
+        plans.append(plan_source(source, formats[source.format], curations, update_exports))
     differences = tuple(d for _, ds in plans for d in ds)
     edits = [edit for plan, _ in plans for edit in plan.edits]
     planned = tuple((edit.path, edit.what) for edit in edits)
     stale = tuple(entry for plan, _ in plans for entry in plan.stale)
     notes = tuple(dict.fromkeys(note for plan, _ in plans for note in plan.notes))
     receipts = _receipts(journal, folder.resolve())
-    for edit in edits:
+    for edit in {edit.path: edit for edit in edits}.values():
         known = receipts.get(edit.path.resolve())
         if known and (present := digest(edit.path)) and present not in known.ours and present != known.before:
             notes += (f"{edit.path} was changed after ActSort wrote it (clicks in the toolkit?); that is replaced, and kept in backups.",)
@@ -250,16 +282,19 @@ def write_back(
     steps.next("writing")
     files: list[dict[str, Any]] = []
     with contextlib.ExitStack() as stack:
-        temporary = []
+        temporary: list[tuple[Path, Path]] = []
         for edit in edits:
             path = edit.path.resolve()  # a link stays a link: the file it points to is replaced
             if path.exists() and not os.access(path, os.W_OK):
                 raise WriteError(f"{path} is write-protected.", "Nothing was changed. Make it writable if these decisions may replace its.")
-            clear_leftovers(path)
-            tmp = stack.enter_context(staged(path))
+            tmp = next((earlier for earlier, other in temporary if other == path), None)
+            if tmp is None:
+                clear_leftovers(path)
+                stack.enter_context(folder_of(path))
+                tmp = stack.enter_context(staged(path))
+                temporary.append((tmp, path))
             with _told_apart(f"{path} could not be written"):
                 edit.stage(tmp)
-            temporary.append((tmp, path))
         for tmp, path in temporary:
             before, known = digest(path), receipts.get(path)
             # What ActSort wrote itself needs no further backup: the last content that came from elsewhere is what restore owes.
@@ -298,7 +333,7 @@ def write_back(
     resolved = {edit.path: edit.path.resolve() for edit in edits}
     return WriteReport(
         differences,
-        tuple(edit.path for edit in edits),
+        tuple(dict.fromkeys(edit.path for edit in edits)),
         planned,
         {path: backups[real] for path, real in resolved.items() if real in backups},
         stale,
@@ -334,7 +369,7 @@ class _Steps:
 
 def interrupted(journal: Journal) -> tuple[str, ...]:
     """Files of a write-back that a crash interrupted: each holds either its old or its new content, and is whole."""
-    last = [event for event in journal.events if event["kind"] in ("write_started", "written", "write_undone", "restored")][-1:]
+    last = [event for event in journal.events if event["kind"] in _WRITES][-1:]
     return tuple(file["path"] for event in last if event["kind"] == "write_started" for file in event["files"])
 
 
@@ -415,6 +450,8 @@ def restore(folder: Path, journal: Journal, force: bool = False) -> tuple[Path, 
         except BaseException:
             _put_all_back([put_back for _, _, put_back in ready], [{"path": str(path), "backup": ""} for path, _, _ in ready])
             raise
+    for path in [path for path, receipt, _ in todo if not receipt.backup]:
+        remove_empty(path.parent)  # it was made for it
     return tuple(path for path, _, _ in todo)
 
 

@@ -29,6 +29,11 @@ DEFAULT = LOADED.classifiers[Options().classifier]
 ASK = strategies.find(LOADED.strategies, Options().strategy)
 
 
+def single() -> learn.ClassifierSpec:
+    """The engine's classifier without the mean of several models at the start."""
+    return learn.ClassifierSpec("single", "", partial(L1AdaptiveClassifier, spread=0.0), engine=True)
+
+
 def with_c(c: float) -> learn.ClassifierSpec:
     """The engine's classifier with a strength that does not follow the labels."""
     return learn.ClassifierSpec(f"C={c}", "", partial(L1AdaptiveClassifier, C=c), engine=True)
@@ -65,6 +70,7 @@ def choices(recordings: Sequence[Annotated], seeds: int) -> None:
         "default": Engine(ASK, DEFAULT, by_name, audits=True),
         "without audits": Engine(ASK, DEFAULT, by_name),
         "asking at pi, however few of a kind": Engine(by_name["nearest_pi"], DEFAULT, by_name, audits=True),
+        "a single model from the start": Engine(ASK, single(), by_name, audits=True),
         "C = 1 always": Engine(ASK, with_c(1.0), by_name, audits=True),
         "C = .3 always": Engine(ASK, with_c(0.3), by_name, audits=True),
         "asking at random": Engine(by_name["random"], DEFAULT, by_name),

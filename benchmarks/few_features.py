@@ -71,7 +71,7 @@ def replay(x: NDArray[np.float32], y: NDArray[np.bool_], seed: int, counts: Sequ
             return out
         if ask == "random":
             asked.append(int(rng.choice(np.flatnonzero(free))))
-        elif audits.is_due(len(asked)):
+        elif audits.due(len(asked) - 6 + 1) > audits.due(len(asked) - 6):
             share = float(p.mean())
             asked.append(audits.draw(score - np.log(share / (1 - share)), free, rng)[0])
         else:

@@ -25,7 +25,7 @@ def people(seed: int = 0, n: int = 700, k: int = 6) -> Annotated:
     return Annotated("made", features, choices)
 
 
-def turned(bounds: tuple[int, ...] = (0, 700), warm: transfer.Warm | None = None) -> tuple[engine.Setup, engine.Known, learn.Fit]:
+def turned(bounds: tuple[int, ...] = (0, 700), warm: transfer.Warm | None = None, seed: int = 1) -> tuple[engine.Setup, engine.Known, learn.Fit]:
     recording = people()
     x = learn.standardise(recording.features)
     loaded = plugins.load()
@@ -40,7 +40,7 @@ def turned(bounds: tuple[int, ...] = (0, 700), warm: transfer.Warm | None = None
         0,
         warm,
     )
-    rows = np.sort(np.random.default_rng(1).choice(len(x), 60, replace=False))
+    rows = np.sort(np.random.default_rng(seed).choice(len(x), 60, replace=False))
     known = engine.Known(rows, (recording.choices["ann"][rows] > 0).astype(np.int8), np.isin(np.arange(len(x)), rows))
     fit = learn.fit(setup.classifier, x, known.rows, known.y, bounds=setup.bounds, warm=warm)
     return setup, known, fit
@@ -113,11 +113,14 @@ def test_the_prior_is_learned_by_the_command(tmp_path: Path) -> None:
     assert prior.provenance["recordings"] == ["made"]
     assert prior.features == ("a", "b", "c", "d", "e", "f")
     assert (np.linalg.eigvalsh(prior.spread) > 0).all()
-    setup, known, fit = turned()
-    stated = quality.estimate(appraise.evidence(setup, known, fit, known.rows[::3]), prior=prior).balanced_accuracy
-    decided, truth = fit.distance() > 0, people().choices["ann"] > 0
-    decided[known.rows] = known.y == 1
-    assert stated.low <= (decided[truth].mean() + (~decided[~truth]).mean()) / 2 <= stated.high
+    truth, held = people().choices["ann"] > 0, []
+    for seed in range(10):
+        setup, known, fit = turned(seed=seed)
+        stated = quality.estimate(appraise.evidence(setup, known, fit, known.rows[::3]), prior=prior).balanced_accuracy
+        decided = fit.distance() > 0
+        decided[known.rows] = known.y == 1
+        held.append(stated.low <= (decided[truth].mean() + (~decided[~truth]).mean()) / 2 <= stated.high)
+    assert np.mean(held) >= 0.8
 
 
 def test_nobody_to_learn_the_prior_from() -> None:

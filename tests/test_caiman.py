@@ -1,7 +1,7 @@
-"""CaImAn HDF5: read, plan, stage, create, and what happens with broken files.
+"""CaImAn HDF5: read, plan, stage, and what happens with broken files (creating is in test_caiman_create.py).
 
-tests/data/caiman: written by the real CaImAn 1.12.1 from simulated movies (60 x 70 pixels; 24 x 28 x 10), `oldformat` by the save
-functions of its tag v1.9.8. The golden counts are those CaImAn itself printed.
+tests/data/caiman: written by the real CaImAn 1.12.1 from simulated movies (60 x 70 pixels; 24 x 28 x 10; `patches` 48 x 75; `init_only`
+20 x 26 x 8), `oldformat` by the save functions of its tag v1.9.8. The golden counts are those CaImAn itself printed.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from actsort_adapters import _hdf5
 from actsort_adapters.caiman import CaimanFormat, read_dff
-from actsort_core.errors import ActsortError, ChangedError, FormatError, MissingFileError, UsageError, WriteError
-from actsort_core.formats import CreatingFormat, find_format, read_with
+from actsort_core.errors import ActsortError, ChangedError, FormatError, MissingFileError, WriteError
+from actsort_core.formats import find_format, read_with
 from actsort_core.model import Curation
 
 DATA = Path(__file__).parent / "data" / "caiman"
@@ -137,6 +137,30 @@ def test_golden(name, fov, shape, counts, mode):
     assert recording.images["background"].shape == fov
 
 
+@pytest.mark.parametrize(
+    ("name", "fov", "shape", "counts", "metrics", "discarded", "fails"),
+    [
+        ("cnmf_3d_init_only", (20, 26, 8), (9, 260), (8, 1, 0), ["SNR_comp", "r_values"], 0, "set cnm.estimates.g = None"),
+        ("cnmf_patches_one", (48, 75), (1, 500), (0, 0, 1), ["SNR_comp", "r_values"], 1, ""),
+        ("cnmf_patches_none", (48, 75), (0, 500), (0, 0, 0), ["SNR_comp", "r_values", "cnn_preds"], 14, "save_discarded_components=False"),
+        ("cnmf_patches_thresholded", (48, 75), (13, 500), (13, 0, 0), ["SNR_comp", "r_values", "ecc"], 1, "set cnm.estimates.A_thr = None"),
+        ("onacid_2p", (38, 46), (17, 450), (15, 2, 0), ["SNR_comp", "r_values"], 0, "save_discarded_components=False"),
+        ("cnmf_2p_3selected", (60, 70), (28, 700), (0, 0, 28), ["SNR_comp", "r_values"], 10, ""),
+        ("cnmfe_1p_evaluated", (60, 70), (50, 700), (28, 22, 0), ["SNR_comp", "r_values"], 0, ""),
+    ],
+)
+def test_other_stages_and_where_caiman_itself_cannot_select(name, fov, shape, counts, metrics, discarded, fails):
+    """`fails`: what makes select_components of the real CaImAn 1.12.1 work on the file again (run on each of them)."""
+    recording = read(DATA / f"{name}.hdf5")
+    assert (recording.fov, (recording.n_cells, recording.n_frames)) == (fov, shape)
+    assert tuple(recording.prior.counts().values()) == counts
+    assert list(recording.metrics) == metrics
+    assert recording.info["n_discarded"] == discarded
+    said = [note for note in recording.notes if "select_components fails" in note]
+    assert len(said) == bool(fails)
+    assert fails in "".join(said)
+
+
 def test_discarded_components_are_told():
     recording = read(DATA / "cnmf_2p_3selected.hdf5")
     assert recording.info["n_discarded"] == 10
@@ -211,6 +235,16 @@ def test_prior(tmp_path, fields, verdict, said):
         assert not recording.notes
 
 
+def test_what_a_person_said_is_kept_apart(tmp_path):
+    fields = {"idx_components": np.array([0, 1]), "idx_components_bad": np.array([2]), "rejected_list": np.array([1])}
+    recording = read(write(tmp_path / "a.hdf5", **fields)[0])
+    np.testing.assert_array_equal(recording.prior.verdict, [1, -1, -1])
+    np.testing.assert_array_equal(recording.prior.person, [0, -1, 0])
+    np.testing.assert_array_equal(read(DATA / "cnmf_2p_2evaluated.hdf5").prior.person, np.zeros(38))
+    said = read(DATA / "cnmf_2p_4gui.hdf5").prior.person
+    assert ((said == 1).sum(), np.flatnonzero(said == -1).tolist()) == (28, [26, 30])
+
+
 def test_stale_gui_lists_after_select_components_are_ignored(tmp_path):
     path = shutil.copy(DATA / "cnmf_2p_3selected.hdf5", tmp_path)
     with h5py.File(path, "r+") as file:
@@ -264,6 +298,10 @@ def test_missing_optional_parts(tmp_path):
     path, _ = write(tmp_path / "a.hdf5", dims="NoneType", S="NoneType", cnn_preds=np.empty(0), ecc=np.ones(2), Cn=np.ones((5, 4)))
     recording = read(path)
     assert recording.fov == (4, 5)  # from /dims
+    with h5py.File(path, "r+") as file:
+        file["params/data/dims"] = file["dims"][()]
+        del file["dims"]
+    assert read(path).fov == (4, 5)
     assert recording.spikes is None
     assert recording.fps is None
     assert not recording.metrics
@@ -352,7 +390,8 @@ def test_stage_sets_four_fields_and_nothing_else(tmp_path, name):
     assert fields["idx_components"].tolist() == np.flatnonzero(accepted).tolist() == fields["accepted_list"].tolist()
     assert fields["idx_components_bad"].tolist() == np.flatnonzero(~accepted).tolist()
     assert fields["rejected_list"].tolist() == np.flatnonzero(~accepted & (origin != "none")).tolist()
-    assert any(f"{(origin == 'none').sum()} undecided" in note for note in plan.notes)
+    undecided = int((origin == "none").sum())
+    assert any(f"{undecided} undecided" in note for note in plan.notes) == bool(undecided)
     again = read(tmp_path / "new.hdf5")
     assert again.fingerprint == recording.fingerprint
     np.testing.assert_array_equal(again.prior.verdict == 1, accepted)
@@ -459,52 +498,6 @@ def test_a_write_through_an_external_link_does_not_happen(tmp_path):
     with pytest.raises(ActsortError):
         stage(recording, curate(recording, [1, 0, 0]), tmp_path / "tmp")
     assert (tmp_path / "victim.hdf5").read_bytes() == victim
-
-
-# Creating
-
-
-@pytest.mark.parametrize("name", ["cnmf_2p_4gui", "cnmf_3d_evaluated", "onacid_2p"])
-def test_create_keeps_pixels_movie_and_decisions(tmp_path, name):
-    assert isinstance(CAIMAN, CreatingFormat)
-    recording = read(DATA / f"{name}.hdf5")
-    accepted = np.arange(recording.n_cells) % 2 == 0
-    dst = tmp_path / "new.hdf5"
-    assert CAIMAN.create([recording], [curate(recording, accepted)], dst) == (dst,)
-    again = read(dst)
-    assert (again.fov, again.fps, again.notes) == (recording.fov, recording.fps, ())
-    np.testing.assert_array_equal(again.footprints.indptr, recording.footprints.indptr)
-    np.testing.assert_array_equal(again.footprints.indices, recording.footprints.indices)
-    norms = np.sqrt(again.footprints.multiply(again.footprints).sum(axis=0))
-    np.testing.assert_allclose(norms, 1, rtol=1e-5)
-    for key in ("traces", "denoised"):
-        old, new = (r.footprints.astype(float) @ getattr(r, key)[:] for r in (recording, again))
-        np.testing.assert_allclose(new, old, rtol=1e-4, atol=1e-4 * np.abs(old).max())
-    np.testing.assert_array_equal(again.prior.verdict == 1, accepted)
-    np.testing.assert_array_equal(again.metrics["SNR_comp"], recording.metrics["SNR_comp"])
-    with h5py.File(dst) as file:
-        assert file["estimates/S"][()] == b"NoneType"
-        assert file["estimates/A/data"].dtype == np.float64
-        assert file["estimates/b"].shape == (np.prod(recording.fov), 0)
-        assert "is3D" in file["params/motion"]
-
-
-def test_create_several_and_its_refusals(tmp_path):
-    recording = read(write(tmp_path / "plane 0.hdf5", idx_components=np.array([1]))[0])
-    other = read(write(tmp_path / "plane1.hdf5", n_cells=2)[0])
-    files = CAIMAN.create([recording, other], [None, None], tmp_path / "out.hdf5")
-    assert [path.name for path in files] == ["out_plane_0.hdf5", "out_plane1.hdf5"]
-    first, second = map(read, files)
-    assert first.prior.verdict.tolist() == [-1, 1, -1]  # the complement, or CaImAn would lose them
-    assert second.prior.verdict.tolist() == [0, 0]
-    with h5py.File(files[0]) as file:
-        assert "accepted_list" not in file["estimates"]  # nobody said anything in a GUI
-    for bad in (tmp_path / "out.npy", files[0]):
-        with pytest.raises(UsageError):
-            CAIMAN.create([recording], [None], bad)
-    with pytest.raises(UsageError):
-        CAIMAN.create([recording, recording], [None, None], tmp_path / "twice.hdf5")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out_plane1.hdf5", "out_plane_0.hdf5", "plane 0.hdf5", "plane1.hdf5"]
 
 
 # Broken, foreign and hostile files

@@ -12,6 +12,7 @@ import random
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -30,8 +31,8 @@ from actsort_core import exporters, plugins
 from actsort_core.cli import main
 from actsort_core.errors import ActsortError, ChangedError, FormatError, MissingDependencyError, UsageError, WriteError
 from actsort_core.formats import find_format, read_with
-from actsort_core.model import CandidateId, Curation, Label
-from actsort_core.testing import check_format
+from actsort_core.model import CandidateId, Curation, Label, Prior
+from actsort_core.testing import check_format, make_recording
 
 DATA = Path(__file__).parent / "data" / "cnmfe"
 CNMFE = CnmfeFormat()
@@ -935,3 +936,55 @@ def test_traces_stay_on_disk_in_v73(tmp_path):
 def test_spikes_are_kept_sparse():
     recording = read(DATA / "cnmfe_results_struct_v7.mat")
     assert isinstance(recording.spikes, _cnmfe_read.SparseRows)
+
+
+# Creating
+
+
+def test_created_files_pass_the_conformance_kit():
+    check_format(CNMFE, damaged=2)
+
+
+def test_a_created_file_is_a_struct_as_obj2struct_makes_it(tmp_path):
+    found = make_recording(5, fov=(6, 9))
+    traces = np.asarray(found.traces[0:5])
+    recording = replace(
+        found, denoised=traces / 2, spikes=np.maximum(traces, 0), images={"meanImg": found.images[next(iter(found.images))]}
+    )
+    curation = curate(
+        recording, [1, 0, 0, 1, 0], ["label", "label", "model", "model", "none"], probability=np.array([1, 0, 0.3, 0.9, np.nan])
+    )
+    assert any("statistics" in sentence for sentence in CNMFE.losses([recording], [curation]))
+    assert not any("denoised" in sentence or "image" in sentence for sentence in CNMFE.losses([recording], [curation]))
+    (path,) = CNMFE.create([recording], [curation], tmp_path / "made")
+    with h5py.File(path) as file:
+        a = file["results/A"]
+        assert (a.attrs["MATLAB_class"], a.attrs["MATLAB_sparse"]) == (b"double", 54)
+        stored = sp.csc_matrix((a["data"][()], a["ir"][()].astype(int), a["jc"][()].astype(int)), shape=(54, 5)).toarray()
+        np.testing.assert_array_equal(stored.reshape(9, 6, 5).transpose(1, 0, 2).reshape(54, 5), recording.footprints.toarray())
+        assert file["results/C"].shape == (recording.n_frames, 5)
+        assert file["ind_del"][()].ravel().tolist() == [0, 1, 1, 0, 0]
+    again = read(path)
+    assert again.prior.verdict.tolist() == [1, -1, -1, 1, 0]
+    np.testing.assert_allclose(again.prior.probability, [1, 0, 0.3, 0.9, np.nan])
+    np.testing.assert_array_equal(again.denoised[0:5], recording.denoised)
+    np.testing.assert_array_equal(again.spikes[0:5], recording.spikes)
+
+
+def test_nothing_decided_is_nothing_written(tmp_path):
+    (path,) = CNMFE.create([make_recording(3, prior=Prior.undecided(3))], [None], tmp_path / "made")
+    with h5py.File(path) as file:
+        assert "ind_del" not in file
+    assert not read(path).prior.verdict.any()
+    with pytest.raises(FormatError, match="depth"):
+        CNMFE.create([make_recording(3, fov=(4, 5, 6))], [None], tmp_path / "other")
+
+
+def test_a_created_file_is_read_by_mat_io(tmp_path):
+    matio = pytest.importorskip("matio", reason=NO_MATIO)
+    recording = make_recording(4)
+    (path,) = CNMFE.create([recording], [None], tmp_path / "made.mat")
+    results = matio.load_from_mat(str(path))["results"][0, 0]
+    assert results["A"].shape == (24 * 35, 4)
+    np.testing.assert_array_equal(results["C_raw"], recording.traces[0:4])
+    assert results["options"][0, 0]["d1"][0, 0] == 24

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actsort_core import audits, engine, learn, plugins
+from actsort_core import audits, classifiers, engine, learn, plugins
 from actsort_core.classifiers import L1AdaptiveClassifier, least, strength
 
 LOADED = plugins.load()
@@ -50,7 +50,7 @@ def test_a_turn_is_the_same_from_any_start() -> None:
     np.testing.assert_array_equal(again.best(20, known(y, starters(y, 10)).labelled), cold.best(20, known(y, starters(y, 10)).labelled))
 
 
-def test_every_third_answer_of_the_model_is_an_audit_drawn_with_the_probability_it_says() -> None:
+def test_every_fifth_answer_is_at_first_an_audit_drawn_with_the_probability_it_says() -> None:
     x, y = made(1200)
     here = prepared(x, audits=True, seed=5)
     asked, audited, reasons = list(starters(y)), 0, []
@@ -70,15 +70,15 @@ def test_every_third_answer_of_the_model_is_an_audit_drawn_with_the_probability_
             asked.append(index)
         else:
             asked.append(int(turn.best(1, state.labelled)[0]))
-    assert reasons == ["active", "active", "audit"] * 10
-    assert engine.turn(replace(here, audits=False), known(y, asked, answered=8, audited=2)).audit is None
+    assert reasons == (["active"] * 4 + ["audit"]) * 6
+    assert engine.turn(replace(here, audits=False), known(y, asked, answered=9, audited=1)).audit is None
 
 
 def test_an_audit_that_was_missed_is_made_up_for() -> None:
     x, y = made(1200)
     here = prepared(x, audits=True)
-    assert engine.turn(here, known(y, starters(y), answered=9, audited=2)).audit is not None
-    assert engine.turn(here, known(y, starters(y), answered=9, audited=3)).audit is None
+    assert engine.turn(here, known(y, starters(y), answered=11, audited=1)).audit is not None
+    assert engine.turn(here, known(y, starters(y), answered=11, audited=2)).audit is None
 
 
 def test_every_recording_has_a_line_of_its_own() -> None:
@@ -124,7 +124,7 @@ def test_other_classifiers_serve_the_same_turns() -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "features", "c"), [(6, 76, 1), (20, 76, 1), (60, 76, 0.3), (5000, 200, 0.3), (60, 30, 0.5), (60, 3, 0.5)]
+    ("labels", "features", "c"), [(6, 76, 0.5), (30, 76, 0.5), (70, 76, 0.3), (5000, 200, 0.3), (70, 30, 0.5), (6, 3, 1), (30, 30, 1)]
 )
 def test_the_strength_follows_the_labels(labels: int, features: int, c: float) -> None:
     assert strength(labels, features) == pytest.approx(c)
@@ -136,3 +136,32 @@ def test_the_strength_never_grows() -> None:
     table = np.array([[strength(n, k) for n in range(1, 200)] for k in (1, 30, 40, 60, 76, 500)])
     assert (np.diff(table, axis=1) <= 0).all()
     assert (np.diff(table, axis=0) <= 1e-12).all()
+
+
+def test_at_the_start_the_model_is_the_mean_of_several_and_later_a_single_one() -> None:
+    x, y = made(400)
+    rows = starters(y, 12)
+
+    def weights(n_rows: np.ndarray, **arguments: float) -> np.ndarray:
+        return np.asarray(L1AdaptiveClassifier(**arguments).fit(x[n_rows], y[n_rows]).coef_[0])
+
+    assert (weights(rows) != 0).sum() > (weights(rows, spread=0) != 0).sum(), "more features share the evidence"
+    np.testing.assert_array_equal(weights(rows, spread=0), weights(rows, C=strength(len(rows), x.shape[1])))
+    many = np.arange(100)
+    np.testing.assert_array_equal(weights(many), weights(many, spread=0))
+
+
+def test_the_mean_of_several_does_not_depend_on_where_the_fits_start() -> None:
+    x, y = made(400)
+    rows, fewer = starters(y, 14), starters(y, 8)
+    before = L1AdaptiveClassifier().fit(x[fewer], y[fewer])
+    cold, warm = L1AdaptiveClassifier().fit(x[rows], y[rows]), L1AdaptiveClassifier().fit(x[rows], y[rows], start=before)
+    np.testing.assert_allclose(warm.coef_, cold.coef_, atol=1e-6)
+
+
+def test_every_feature_gets_every_strength_once() -> None:
+    for k in (1, 3, 76):
+        levels = classifiers._levels(k)
+        assert levels.shape == (classifiers.MEMBERS, k)
+        np.testing.assert_allclose(np.sort(levels, axis=0), np.sort(levels[:, :1], axis=0).repeat(k, axis=1))
+        np.testing.assert_allclose(levels.sum(axis=0), 0, atol=1e-12)

@@ -39,7 +39,7 @@ def put73(path, values):
         for name, value in values.items():
             if sp.issparse(value):
                 group = file.create_group(name)
-                _mat73._tag(group, "double", file)
+                _mat73.tag(group, "double", file)
                 group.attrs.create("MATLAB_sparse", value.shape[0], dtype=np.uint64)
                 group["jc"] = value.indptr.astype("u8")
                 if value.nnz:
@@ -436,7 +436,7 @@ def test_v73_data_that_cannot_be_there(tmp_path, how):
             more = {"chunks": {"chunks": (1, 1 << 20), "compression": "gzip"}, "external": {"external": str(tmp_path / "raw")}}
             file.create_dataset("x", (1 << 16, 1 << 20) if how != "external" else (2, 2), "f8", **more.get(how, {}))
         if how != "link":
-            _mat73._tag(file["x"], "double", file)
+            _mat73.tag(file["x"], "double", file)
     (tmp_path / "raw").write_bytes(bytes(32))
     with _mat.opened(path) as file:
         for read in (lambda n: n.array(), lambda n: list(n.slabs()), lambda n: n.traces(0)):

@@ -21,7 +21,7 @@ def made(seed: int = 0, n: int = 5000, shift: float = 0.0) -> tuple[Evidence, np
     rows = np.sort(rng.choice(n, 240, replace=False))
     audits = rows[::3]
     y = truth.astype(np.int8)
-    return Evidence(d, np.array([0.69]), np.array([0, n]), rows, y[rows], audits, y[audits], d[audits], 240.0, 0.3), truth
+    return Evidence(d, np.array([0.69]), np.array([0, n]), rows, y[rows], audits, y[audits], d[audits], 240.0, 1.0), truth
 
 
 def precision_and_recall(evidence: Evidence, truth: np.ndarray, line: float) -> tuple[float, float]:

@@ -7,16 +7,11 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from actsort_core import scoring
-
-
-def literal_nearest(p: np.ndarray, line: float, free: np.ndarray, rank: np.ndarray) -> int | None:
-    found = sorted((abs(float(p[i]) - line), int(rank[i]), i) for i in range(len(p)) if free[i])
-    return found[0][2] if found else None
 
 
 @pytest.mark.parametrize("n", [0, 1, 500])
@@ -52,60 +47,3 @@ def test_probability_never_falls_as_the_score_rises() -> None:
     p = scoring.probability(score).astype(float)
     assert (np.diff(p) >= -1.2e-7).all()  # one unit in the last place of 1
     assert scoring.probability(np.zeros(1, np.float32))[0] == 0.5
-
-
-@settings(max_examples=300)
-@given(st.data())
-def test_nearest_is_the_first_by_distance_then_rank(data: st.DataObject) -> None:
-    n = data.draw(st.integers(1, 40))
-    eighths = st.integers(0, 64).map(lambda i: i / 64)  # exact in float32, and often equal
-    p = np.array(data.draw(st.lists(eighths, min_size=n, max_size=n)), np.float32)
-    line = data.draw(eighths)
-    free = np.array(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)))
-    rank = np.array(data.draw(st.permutations(range(n))))
-    assert scoring.nearest(p, line, free, rank) == literal_nearest(p, line, free, rank)
-    assert scoring.nearest(p.astype(np.float64), line, free, rank) == literal_nearest(p, line, free, rank)
-    assert scoring.nearest(p, np.full(n, line), free, rank) == literal_nearest(p, line, free, rank)
-
-
-@given(st.integers(0, 10_000), st.floats(0, 1))
-def test_nearest_of_any_probabilities_is_nearest_up_to_rounding(seed: int, line: float) -> None:
-    rng = np.random.default_rng(seed)
-    p, free, rank = rng.random(60, np.float32), rng.random(60) < 0.7, rng.permutation(60)
-    found = scoring.nearest(p, line, free, rank)
-    if not free.any():
-        assert found is None
-        return
-    assert found is not None
-    assert free[found]
-    distance = np.abs(p.astype(float) - line)
-    assert distance[found] <= distance[free].min() + 1e-7
-
-
-def test_each_recording_has_its_line() -> None:
-    p = np.array([0.1, 0.4, 0.5, 0.9], np.float32)
-    line = np.array([0.2, 0.2, 0.85, 0.85])
-    assert scoring.nearest(p, line, np.ones(4, bool), np.arange(4)) == 3
-
-
-def test_nobody_is_free() -> None:
-    assert scoring.nearest(np.full(3, 0.5, np.float32), 0.5, np.zeros(3, bool), np.arange(3)) is None
-    assert scoring.nearest(np.zeros(0, np.float32), 0.5, np.zeros(0, bool), np.arange(0)) is None
-
-
-def test_equal_candidates_are_asked_by_rank_not_in_file_order() -> None:
-    p, rank = np.full(5, 0.3, np.float32), np.array([3, 4, 0, 2, 1])
-    free = np.ones(5, bool)
-    order = []
-    while (found := scoring.nearest(p, 0.31, free, rank)) is not None:
-        order.append(found)
-        free[found] = False
-    assert order == [2, 4, 3, 0, 1]
-
-
-def test_nothing_given_is_changed() -> None:
-    p, free, rank = np.array([0.2, 0.6], np.float32), np.array([True, False]), np.array([1, 0])
-    before = p.copy(), free.copy(), rank.copy()
-    scoring.nearest(p, 0.5, free, rank)
-    for now, then in zip((p, free, rank), before, strict=True):
-        np.testing.assert_array_equal(now, then)

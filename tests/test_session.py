@@ -945,7 +945,7 @@ def test_a_changed_recording_is_refused_at_open_and_at_write_saying_what_differs
     session.close()
     journal = (session.folder / FILE).read_bytes()
     with pytest.raises(ChangedError, match=says) as caught:
-        opened(result)
+        opened(result, reattach=False)
     assert str(result) in caught.value.what
     assert caught.value.hint
     assert (session.folder / FILE).read_bytes() == journal

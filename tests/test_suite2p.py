@@ -391,18 +391,6 @@ def test_iscell_refused(tmp_path, table, holds):
         read_with(FORMAT, tmp_path / "plane0")
 
 
-def test_combined_that_disagrees(tmp_path):
-    folder = Path(shutil.copytree(DATA / "s2p_110/twoplane/suite2p", tmp_path / "suite2p"))
-    table = np.load(folder / "combined/iscell.npy")
-    table[[3, 50], 0] = 1 - table[[3, 50], 0]
-    np.save(folder / "combined/iscell.npy", table)
-    recordings = read_with(FORMAT, folder)
-    assert "differs from the planes in 2 verdicts" in recordings[0].notes[0]
-    assert recordings[0].prior.counts()["accepted"] == 20  # what the planes say
-    np.save(folder / "combined/iscell.npy", table[:-1])
-    assert "could not be compared" in read_with(FORMAT, folder)[0].notes[0]
-
-
 # Broken files
 
 
@@ -413,8 +401,13 @@ def test_lists_that_never_end(tmp_path):
         bomb = [bomb] * 10
     plane = write_plane(tmp_path / "plane0")
     ops = {"Ly": 9, "Lx": 14, "fs": bomb, "yrange": bomb, "Vcorr": np.zeros((3, 14)), "meanImg": bomb, "neucoeff": bomb}
+    ops["actsort"] = {"made": bomb, "images": bomb, "stack": np.zeros((10, 9, 14), np.float32)}
+    np.save(tmp_path / "db.npy", {"ignore_flyback": bomb})
+    (tmp_path / "combined").mkdir()
+    np.save(tmp_path / "combined/iscell.npy", np.zeros((3, 2)))
     np.save(plane / "ops.npy", ops)
-    assert len(read_one(plane).notes) == 4
+    assert len(read_one(plane).notes) == 5  # the four of the plane, and that combined differs
+    assert read_one(write_plane(plane, imerge=bomb, manual=bomb)).info["merged"] == [[1, []]]
     write_plane(plane, ypix=bomb)
     with pytest.raises(FormatError, match="ypix of ROI 1 is not a list of numbers"):
         read_with(FORMAT, plane)

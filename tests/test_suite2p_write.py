@@ -1,4 +1,4 @@
-"""Writing with the Suite2p adapter: iscell.npy of existing results, and new planes."""
+"""Writing with the Suite2p adapter: iscell.npy of existing results."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from actsort_adapters.suite2p import Suite2pFormat
-from actsort_core.errors import ChangedError, FormatError, UsageError
+from actsort_core.errors import ChangedError
 from actsort_core.formats import read_with
-from actsort_core.model import Curation, Prior, Recording, as_footprints
+from actsort_core.model import Curation, Recording
 
 DATA = Path(__file__).parent / "data" / "suite2p"
 FORMAT = Suite2pFormat()
@@ -66,16 +66,17 @@ def test_plan_and_stage(tmp_path):
     before = tree(folder)
     plan = FORMAT.plan(recordings, curations)
     assert tree(folder) == before  # a plan touches nothing
-    assert [edit.path for edit in plan.edits] == [folder / "plane0/iscell.npy", folder / "plane1/iscell.npy"]
+    assert [str(edit.path.relative_to(folder)) for edit in plan.edits] == [
+        f"{name}/iscell.npy" for name in ("plane0", "plane1", "combined")
+    ]
     assert "41 rows" in plan.edits[0].what
-    assert [str(path.relative_to(folder)) for path, _ in plan.stale] == ["combined/iscell.npy", "ophys.nwb", "plane1/Fall.mat"]
+    assert [str(path.relative_to(folder)) for path, _ in plan.stale] == ["plane1/Fall.mat", "ophys.nwb"]
     remedies = dict(plan.stale)
-    assert "Load folder" in remedies[folder / "combined/iscell.npy"]
     assert "Save to mat" in remedies[folder / "plane1/Fall.mat"]
     assert plan.notes[1:] == ("plane1: 2 undecided candidates are written as not cells.",)
     assert "already shows the old verdicts" in plan.notes[0]
 
-    for edit, recording, curation in zip(plan.edits, recordings, curations, strict=True):
+    for edit, recording, curation in zip(plan.edits[:2], recordings, curations, strict=True):
         tmp = edit.path.with_name(".iscell.tmp")
         edit.stage(tmp)
         content = tmp.read_bytes()
@@ -113,77 +114,3 @@ def test_plan_for_another_result(mini):
     recording = read_one(mini)
     with pytest.raises(ChangedError, match="30 ROIs, the decisions are for 29"):
         FORMAT.plan([recording], [make_curation(recording, np.ones(29, bool), np.ones(29))])
-
-
-# Creating
-
-
-def test_create_one_plane(tmp_path):
-    source = read_one(DATA / "s2p_110/mini")
-    files = FORMAT.create([source], [None], tmp_path / "new" / "plane0")
-    assert {path.name for path in files} >= {"F.npy", "Fneu.npy", "spks.npy", "iscell.npy", "stat.npy", "ops.npy", "db.npy", "settings.npy"}
-    created = read_one(tmp_path / "new" / "plane0")
-    assert created.fingerprint == source.fingerprint
-    assert created.candidate_fingerprints == source.candidate_fingerprints
-    np.testing.assert_array_equal(created.traces[:], source.traces[:])
-    np.testing.assert_array_equal(created.spikes[:], source.spikes[:])
-    np.testing.assert_array_equal(created.prior.verdict, source.prior.verdict)
-    np.testing.assert_array_equal(created.prior.probability, source.prior.probability)
-    np.testing.assert_array_equal(created.images["max_proj"], source.images["max_proj"])
-    assert (created.fov, created.fps, created.notes) == (source.fov, source.fps, ())
-    assert not np.load(tmp_path / "new/plane0/Fneu.npy").any()
-    for key in ("skew", "std", "npix"):
-        np.testing.assert_allclose(created.metrics[key], source.metrics[key], rtol=1e-5)
-    stat = np.load(DATA / "s2p_110/mini/suite2p/plane0/stat.npy", allow_pickle=True)
-    new = np.load(tmp_path / "new/plane0/stat.npy", allow_pickle=True)
-    assert np.abs([np.subtract(roi["med"], old["med"]) for roi, old in zip(new, stat, strict=True)]).mean() < 1
-    assert np.mean([roi["overlap"].sum() for roi in new]) == pytest.approx(np.mean([roi["overlap"].sum() for roi in stat]), rel=0.05)
-    ops = np.load(tmp_path / "new/plane0/ops.npy", allow_pickle=True).item()
-    assert (ops["neucoeff"], ops["extraction"]["neuropil_coefficient"], ops["nframes"]) == (0.7, 0.7, 220)
-    with pytest.raises(UsageError, match="exists already"):
-        FORMAT.create([source], [None], tmp_path / "new" / "plane0")
-
-
-def test_create_several_planes_with_decisions(tmp_path):
-    sources = read_with(FORMAT, DATA / "s2p_0146/twoplane")
-    curations = [make_curation(s, np.arange(s.n_cells) % 2 == 0, np.where(np.arange(s.n_cells) % 2, 0.1, 0.8)) for s in sources]
-    FORMAT.create(sources, curations, tmp_path / "suite2p")
-    created = read_with(FORMAT, tmp_path)
-    assert [r.name for r in created] == ["plane0", "plane1"]
-    assert [p.name for p in tmp_path.iterdir()] == ["suite2p"]  # nothing half-made stays behind
-    for recording, source, curation in zip(created, sources, curations, strict=True):
-        assert recording.fingerprint == source.fingerprint
-        np.testing.assert_array_equal(recording.prior.verdict > 0, curation.accepted)
-        np.testing.assert_array_equal(recording.prior.probability, curation.host_probability())
-
-
-@pytest.mark.parametrize("n", [0, 1, 2])
-def test_create_small_and_empty(tmp_path, n):
-    """Undecided, no images, an ROI without pixels, an unknown frame rate."""
-    weights = np.zeros((6 * 7, n), np.float32)
-    weights[[9, 10], :1] = 1
-    traces = np.random.default_rng(0).random((n, 30), dtype=np.float32)
-    source = Recording("x", tmp_path, "made", (6, 7), as_footprints(weights, 42), traces, "C", None, Prior.undecided(n))
-    with pytest.warns(UserWarning, match="frame rate"):
-        FORMAT.create([source], [None], tmp_path / "plane0")
-    created = read_one(tmp_path / "plane0")
-    np.testing.assert_array_equal(created.footprints.toarray(), weights)
-    np.testing.assert_array_equal(created.traces[:], traces)
-    assert created.prior.counts()["accepted"] == n  # as Suite2p shows what nobody judged
-
-
-def test_create_refuses_volumes_and_cleans_up(tmp_path):
-    volume = Recording("x", tmp_path, "made", (2, 3, 4), as_footprints(np.ones((24, 1)), 24), np.ones((1, 5)), "C", 5.0, Prior.undecided(1))
-    with pytest.raises(FormatError, match="only planes"):
-        FORMAT.create([volume], [None], tmp_path / "plane0")
-
-    class Broken:
-        shape = (1, 5)
-
-        def __getitem__(self, rows: slice) -> Any:
-            raise OSError("the disk is gone")
-
-    flat = Recording("x", tmp_path, "made", (6, 4), as_footprints(np.ones((24, 1)), 24), Broken(), "C", 5.0, Prior.undecided(1))
-    with pytest.raises(OSError, match="gone"):
-        FORMAT.create([flat], [None], tmp_path / "plane0")
-    assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from actsort_adapters import caiman, suite2p
+from actsort_adapters import actsort_matlab, caiman, cnmfe, extract, minian, nwb, plain, suite2p
 from actsort_core import learn, plugins, strategies
+from actsort_core.errors import FormatError
 from actsort_core.features import Feature, FeatureGroup
 from actsort_core.formats import CreatingFormat, FileEdit, Sniff, WritePlan
 from actsort_core.learn import ClassifierSpec
@@ -23,7 +25,15 @@ from actsort_core.model import Curation, Prior, Recording
 from actsort_core.strategies import QueryState, Strategy
 from actsort_core.testing import check_classifier, check_feature, check_format, check_strategy, make_recording
 
-INSTALLED = plugins.load([suite2p, caiman])  # in an environment where the project is not installed, too
+EXAMPLE = Path(__file__).parents[1] / "examples" / "own_format"
+DATA = Path(__file__).parent / "data"
+NATIVE = [
+    *("suite2p/s2p_110/mini/suite2p", "suite2p/s2p_110/twoplane/suite2p", "suite2p/s2p_0146/single/suite2p/plane0"),
+    *("suite2p/s2p_0146/twoplane/suite2p", "caiman/cnmf_2p_3selected.hdf5", "caiman/cnmf_3d_evaluated.hdf5"),
+    *("caiman/cnmfe_1p_evaluated.hdf5", "caiman/oldformat_v1.9.8_2p.hdf5", "caiman/onacid_2p.hdf5"),
+]
+ADAPTERS = [suite2p, caiman, cnmfe, extract, actsort_matlab, nwb, minian, plain]
+INSTALLED = plugins.load(ADAPTERS)  # in an environment where the project is not installed, too
 
 
 # ---- recordings
@@ -82,7 +92,13 @@ class Toy:
         return dict(json.loads(path.read_text()))
 
     def read(self, path: Path) -> tuple[Recording, ...]:
-        return tuple(self.one(path, i, row) for i, row in enumerate(self.load(path)["toy"]))
+        try:
+            rows = self.load(path)["toy"]
+            if not rows or any(set(row["verdict"]) - {-1, 0, 1} or not 0 <= row["seed"] < 1 << 32 for row in rows):
+                raise ValueError("no verdicts, or other numbers")
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise FormatError(f"{path} is damaged ({error}).", "Restore it.") from error
+        return tuple(self.one(path, i, row) for i, row in enumerate(rows))
 
     def one(self, path: Path, index: int, row: Mapping[str, Any]) -> Recording:
         made = make_recording(len(row["verdict"]), seed=row["seed"])
@@ -118,14 +134,14 @@ def test_a_sound_format_passes_and_the_result_itself_is_left_alone(toy: Path) ->
     assert list(toy.parent.iterdir()) == [toy]
 
 
-@pytest.mark.parametrize("fields", [{}, {"n_cells": 0}, {"n_cells": 1}, {"n_cells": 2}, {"nonfinite": True}], ids=str)
 @pytest.mark.parametrize("name", [name for name, fmt in INSTALLED.formats.items() if isinstance(fmt, CreatingFormat)])
-def test_installed_formats_pass_on_what_they_create(name: str, fields: dict[str, Any], tmp_path: Path) -> None:
-    fmt = INSTALLED.formats[name]
-    assert isinstance(fmt, CreatingFormat)
-    path = tmp_path / {"suite2p": "suite2p", "caiman": "results.hdf5"}.get(name, "result")
-    fmt.create([make_recording(**fields)], [None], path)
-    check_format(fmt, path)
+def test_installed_formats_pass_on_what_they_create(name: str) -> None:
+    check_format(INSTALLED.formats[name], damaged=4)
+
+
+@pytest.mark.parametrize("path", NATIVE)
+def test_the_oldest_formats_pass_on_files_of_the_real_tools(path: str) -> None:
+    check_format(INSTALLED.formats[path.split("/")[0]], DATA / path, damaged=10)
 
 
 def test_installed_formats_refuse_the_toy_file(toy: Path) -> None:
@@ -375,6 +391,158 @@ def test_the_authors_own_foreign_files_are_tried(toy: Path, tmp_path: Path) -> N
     other.write_text('{"toy": []}')
     with pytest.raises(AssertionError, match=r"claims the foreign file other\.json"):
         check_format(Toy(), toy, foreign=[other])
+
+
+# ---- formats that create, and damaged files: what breaks the promises of examples/own_format
+
+
+sys.path.insert(0, str(EXAMPLE))
+try:
+    from own_format.rois import RoisFormat
+finally:
+    sys.path.remove(str(EXAMPLE))
+
+
+class Rois(RoisFormat):
+    """The format of the example, in pieces that can be broken."""
+
+    def create(self, recordings: Sequence[Recording], curations: Sequence[Curation | None], dst: Path) -> tuple[Path, ...]:
+        return super().create([self.changed(r) for r in recordings], curations, dst)
+
+    def changed(self, recording: Recording) -> Recording:
+        return recording
+
+
+def scaled(recording: Recording, factor: float) -> Recording:
+    return replace(recording, traces=np.asarray(recording.traces[0 : recording.n_cells]) * np.float32(factor))
+
+
+def reversed_order(recording: Recording) -> Recording:
+    order = np.arange(recording.n_cells)[::-1]
+    prior = Prior(recording.prior.verdict[order], recording.prior.probability[order])
+    traces = np.asarray(recording.traces[0 : recording.n_cells])[order]
+    return replace(recording, footprints=recording.footprints[:, order], traces=traces, prior=prior, metrics={})
+
+
+def all_accepted(recording: Recording) -> Recording:
+    return replace(recording, prior=Prior(np.ones(recording.n_cells, np.int8), recording.prior.probability))
+
+
+def create_elsewhere(self: Rois, recordings: Sequence[Recording], curations: Sequence[Curation | None], dst: Path) -> Any:
+    return RoisFormat.create(self, recordings, curations, dst.with_suffix(".rois"))
+
+
+def create_with_a_log(self: Rois, recordings: Sequence[Recording], curations: Sequence[Curation | None], dst: Path) -> Any:
+    (dst.parent / "log.txt").touch()
+    return RoisFormat.create(self, recordings, curations, dst)
+
+
+def create_over(self: Rois, recordings: Sequence[Recording], curations: Sequence[Curation | None], dst: Path) -> Any:
+    if dst.exists():
+        shutil.rmtree(dst)
+    return RoisFormat.create(self, recordings, curations, dst)
+
+
+def create_in_place(self: Rois, recordings: Sequence[Recording], curations: Sequence[Curation | None], dst: Path) -> Any:
+    self.losses(recordings, curations)
+    if dst.exists():
+        return RoisFormat.create(self, recordings, curations, dst)
+    dst.mkdir()
+    files = RoisFormat.create(self, recordings, curations, dst / "new")
+    for file in files:
+        shutil.move(file, dst)
+    (dst / "new").rmdir()
+    return tuple(dst / file.name for file in files)
+
+
+def create_anything(self: Rois, recordings: Sequence[Recording], curations: Sequence[Curation | None], dst: Path) -> Any:
+    try:
+        return RoisFormat.create(self, recordings, curations, dst)
+    except FormatError:
+        dst.mkdir()
+
+
+def half_of_it(recording: Recording) -> Recording:
+    try:
+        recording.traces[0:1]
+    except OSError:
+        return replace(recording, traces=np.zeros(recording.traces.shape, np.float32))
+    return recording
+
+
+def sniff_by_name(self: Rois, path: Path) -> Sniff:
+    return RoisFormat.sniff(self, path) if path.suffix == ".rois" else Sniff(False, "its name")
+
+
+def read_carelessly(self: Rois, path: Path) -> tuple[Recording, ...]:
+    json.loads((path / "rois.json").read_bytes())
+    return RoisFormat.read(self, path)
+
+
+def read_and_mend(self: Rois, path: Path) -> tuple[Recording, ...]:
+    try:
+        return RoisFormat.read(self, path)
+    except FormatError:
+        (path / "broken.txt").touch()
+        raise
+
+
+BROKEN_CREATING: dict[str, tuple[str, dict[str, Any]]] = {
+    "another name": ("the destination is used as given", {"create": create_elsewhere}),
+    "a file beside it": ("left something beside", {"create": create_with_a_log}),
+    "nothing returned": ("not the files it wrote", {"create": lambda *a: RoisFormat.create(*a) and None}),
+    "recognised by name": ("sniff refuses a new result", {"sniff": sniff_by_name}),
+    "over a result": ("writes over a result", {"create": create_over}),
+    "half of a result": ("half-way, and left something", {"create": create_in_place}),
+    "traces made up": ("goes on without traces", {"changed": lambda self, r: half_of_it(r)}),
+    "other traces": ("Traces do not read back", {"changed": lambda self, r: scaled(r, 1.001)}),
+    "other weights": ("Footprints do not read back", {"changed": lambda self, r: with_weights(r, 1.0001)}),
+    "another order": ("Footprints do not read back", {"changed": lambda self, r: reversed_order(r)}),
+    "other verdicts": ("verdicts do not read back", {"changed": lambda self, r: all_accepted(r)}),
+    "no decisions": (
+        "Decisions do not read back",
+        {"create": lambda self, rs, _, dst: RoisFormat.create(self, rs, [None] * len(rs), dst)},
+    ),
+    "no rate, unsaid": ("frames per second are not carried over", {"changed": lambda self, r: replace(r, fps=None)}),
+    "losses unsaid": ("not carried over, and losses does not say so", {"losses": lambda self, *a: RoisFormat.losses(self, *a) and ()}),
+    "always the same losses": (
+        "not carried over",
+        {"losses": lambda self, *a: RoisFormat.losses(self, *a) and ("The rest.",)},
+    ),
+    "losses in a list": ("not a tuple of sentences", {"losses": lambda self, *a: list(RoisFormat.losses(self, *a))}),
+    "losses raises": ("losses raised KeyError", {"losses": raises}),
+    "cannot, and does": ("cannot hold this, and create writes it", {"create": create_anything}),
+    "careless": ("was raised, not an ActsortError|raised JSONDecodeError", {"read": read_carelessly}),
+    "mends": ("changed files", {"read": read_and_mend}),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_CREATING)
+def test_a_format_that_creates_badly_fails(name: str) -> None:
+    sentence, changes = BROKEN_CREATING[name]
+    with pytest.raises(AssertionError) as caught:
+        check_format(type("Broken", (Rois,), changes))
+    assert any(part in str(caught.value) for part in sentence.split("|"))
+
+
+def test_a_class_will_do_and_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    check_format(Rois)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_format_that_cannot_create_needs_a_result() -> None:
+    with pytest.raises(AssertionError, match="pass the path of one"):
+        check_format(Toy)
+
+
+def test_decisions_for_a_result_that_was_replaced_must_be_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from actsort_core import writeback
+    from actsort_core.testing import _create
+
+    monkeypatch.setattr(writeback, "write_back", lambda *_: None)
+    with pytest.raises(AssertionError, match="replaced by another"):
+        _create._check_changed(Rois(), tmp_path / "changed")
 
 
 # ---- features

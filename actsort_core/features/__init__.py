@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from actsort_core.model import Recording
+
+if TYPE_CHECKING:
+    from actsort_core.blocks import Accumulator
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,10 @@ class FeatureGroup:
         Whether the group is used when the user names none.
     open_ended
         True: `compute` may return columns that `features` does not list (the host's own statistics differ by version).
+    accumulate
+        For a group that needs the movie: what computes its columns as the frames pass, one pass for all such groups
+        (`actsort_core.blocks`); its result is what `compute` would return, and `compute` is not called. An `events.EventFrames` returns
+        columns by reader.
     """
 
     name: str
@@ -63,3 +70,4 @@ class FeatureGroup:
     compute: Callable[[Recording], Mapping[str, NDArray[Any]]]
     default: bool = True
     open_ended: bool = False
+    accumulate: Accumulator | None = None

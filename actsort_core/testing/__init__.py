@@ -9,8 +9,9 @@ Every check raises an `AssertionError` whose sentence names what broke, and touc
 
 from __future__ import annotations
 
-from actsort_core.testing._format import check_format, make_curation
+from actsort_core.testing._format import check_format
 from actsort_core.testing._learning import check_classifier, check_strategy
 from actsort_core.testing._recording import check_feature, make_recording
+from actsort_core.testing._valid import make_curation
 
 __all__ = ["check_classifier", "check_feature", "check_format", "check_strategy", "make_curation", "make_recording"]

@@ -13,11 +13,11 @@ def require(ok: Any, sentence: str) -> None:
 
 
 @contextlib.contextmanager
-def doing(what: str) -> Iterator[None]:
-    """Turn whatever a plug-in raises into a sentence saying what it was asked to do."""
+def doing(what: str, passing: type[Exception] = AssertionError) -> Iterator[None]:
+    """Turn whatever a plug-in raises, but for `passing`, into a sentence saying what it was asked to do."""
     try:
         yield
-    except AssertionError:
+    except (AssertionError, passing):
         raise
     except Exception as error:
         raise AssertionError(f"{what} raised {type(error).__name__}: {error}") from error
