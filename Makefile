@@ -17,7 +17,7 @@ $(VENV)/run.stamp: pyproject.toml
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/run.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,matlab,movie,plots]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,matlab,movie,plots,minian,nwb]"
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/test.stamp

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from actsort_core import benchmark as benchmark
     from actsort_core.batch import apply as apply
+    from actsort_core.clips import Clip as Clip
     from actsort_core.converting import convert as convert
     from actsort_core.errors import ActsortError as ActsortError
     from actsort_core.errors import ChangedError as ChangedError
@@ -55,6 +56,7 @@ _PUBLIC = {
     "CandidateId": ("model", "CandidateId"),
     "ChangedError": ("errors", "ChangedError"),
     "ClassifierSpec": ("learn", "ClassifierSpec"),
+    "Clip": ("clips", "Clip"),
     "Curation": ("model", "Curation"),
     "Decision": ("model", "Decision"),
     "Exporter": ("exporters", "Exporter"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import re
 import threading
 from collections import OrderedDict
@@ -21,7 +22,7 @@ from actsort_core.errors import ActsortError, FormatError, MissingDependencyErro
 
 TIFF_ENDINGS = (".tif", ".tiff", ".btf", ".tf8")
 RAW_ENDINGS = (".bin", ".dat", ".raw", ".mmap", ".memmap", ".int16", ".uint16")
-_SPAN = 1 << 26  # bytes mapped at once: what is mapped counts as memory of the process
+_SPAN = 1 << 24  # bytes mapped at once: what is mapped counts as memory of the process
 _TILE = 64  # pixels whose time courses are turned into frames together
 _PAGE = 4096
 _KEPT = 2  # TIFF files kept open per thread
@@ -218,9 +219,9 @@ _open_files = threading.local()
 
 def _open_tiff(path: Path) -> Any:
     """The file, kept open in this thread: finding frame 90,000 of a stack means walking through all those before it, once."""
-    cache: OrderedDict[tuple[str, int, int], Any] = _open_files.__dict__.setdefault("cache", OrderedDict())
+    cache: OrderedDict[tuple[int, str, int, int], Any] = _open_files.__dict__.setdefault("cache", OrderedDict())
     found = path.stat()
-    key = (str(path), found.st_size, found.st_mtime_ns)
+    key = (os.getpid(), str(path), found.st_size, found.st_mtime_ns)  # a forked process would share the place in the file with its parent
     if key in cache:
         cache.move_to_end(key)
         return cache[key]

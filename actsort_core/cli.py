@@ -79,7 +79,7 @@ def _warn(message: Warning | str, category: type[Warning], filename: str, lineno
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="actsort")
 def main() -> None:
-    """Sort the cell candidates of Suite2p, CaImAn and CNMF-E by answering a few questions.
+    """Sort the cell candidates of calcium-imaging toolkits by answering a few questions.
 
     ActSort asks about the candidates that teach it most, sorts the rest, and writes the decisions into the files of your toolkit.
 
@@ -90,9 +90,10 @@ def main() -> None:
       actsort write PATH            write it (a backup is kept)
       actsort restore PATH          put the files back as they were
       actsort apply SESSION PATH... sort other results the same way, without asking
+      actsort convert SRC DST --to FORMAT    from one toolkit to another
 
-    PATH is a Suite2p folder (suite2p or suite2p/plane0), a CaImAn .hdf5 or a CNMF-E .mat file, or, after the first sort, the
-    session's folder.
+    PATH is what Suite2p (suite2p or suite2p/plane0), CaImAn (.hdf5), CNMF-E, EXTRACT or ActSort (.mat), Minian, or any program
+    that speaks NWB wrote, or, after the first sort, the session's folder. `actsort plugins` lists all formats.
     """  # noqa: D301 - click wants a real \b, which a raw string would not give it
     warnings.showwarning = _warn
 

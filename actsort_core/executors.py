@@ -93,8 +93,18 @@ class _Dask:
         return _in_order(lambda item: self._client.submit(_call, shared, item, pure=False), items, self.n + 1)
 
 
+def _one_thread() -> None:
+    """In a worker: products of matrices in one thread, as in all other executors, for the last bit depends on it."""
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1, "blas")
+
+
 def _call(function: Callable[[Any], Any], item: Any) -> Any:
-    return function(item)
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, "blas"):
+        return function(item)
 
 
 def _in_order(submit: Callable[[Any], Future[Any]], items: Iterable[Any], ahead: int) -> Iterator[Any]:
@@ -122,15 +132,18 @@ def open_workers(execution: Execution) -> Iterator[Workers]:
     UsageError
         There is no scheduler at the address.
     """
+    from threadpoolctl import threadpool_limits
+
     n = execution.workers or os.cpu_count() or 1
     if execution.executor == "serial":
-        yield _Serial()
+        with threadpool_limits(1, "blas"):
+            yield _Serial()
     elif execution.executor == "threads":
-        with ThreadPoolExecutor(n) as threads:
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(n) as threads:
             yield _Pool(threads, n)
     elif execution.executor == "processes":
         # Spawned: a forked copy of a process with threads and open HDF5 files may hang.
-        with ProcessPoolExecutor(n, multiprocessing.get_context("spawn")) as processes:
+        with ProcessPoolExecutor(n, multiprocessing.get_context("spawn"), _one_thread) as processes:
             yield _Pool(processes, n)
     else:
         with _client(execution) as client:

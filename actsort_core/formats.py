@@ -187,7 +187,7 @@ def find_format(path: Path, formats: Mapping[str, Format], name: str | None = No
         raise UnknownFormatError(f"Several formats claim {path}:{said}\n", f"Choose one, e.g. --format {takers[0]}.")
     raise UnknownFormatError(
         f"No format recognises {path}:{said}\n",
-        "Pass a Suite2p folder, a CaImAn .hdf5 or a CNMF-E .mat file, or install the plug-in that reads it.",
+        "Pass the folder or file the toolkit wrote (its name does not matter, its content does), or see docs/formats/plain.md for anything else.",
     )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from actsort_core import appraise, audits, calibration, engine, learn, operating, plugins, store, strategies, transfer, warm
 from actsort_core import quality as estimates
-from actsort_core.clips import ClipReader, has_clips
+from actsort_core.clips import Clip, ClipReader, Clips, has_clips
 from actsort_core.errors import ActsortError, MissingFileError, PluginError, PluginWarning, UsageError, WriteError
 from actsort_core.executors import Execution
 from actsort_core.features.table import FeatureTable, Progress, cached_table, without_movie
@@ -83,6 +83,7 @@ class Learning:
     _fit_error: Exception | None = None
     _prepared = _closed = False
     execution: Execution | None = None
+    _clips: Clips | None = None
     _appraised: tuple[engine.Turn, calibration.Evidence, calibration.Calibration] | None = None
 
     if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class Learning:
         _refitter: Refitter[engine.Known, engine.Turn]
 
         def _key(self, recording: str | None) -> str: ...
+        def id(self, candidate: CandidateId | tuple[str, int] | int) -> CandidateId: ...  # noqa: D102 - session.Session's
         def _save_options(self, **changes: Any) -> None: ...
 
     def prepare(self, progress: Progress | None = None) -> None:
@@ -168,6 +170,24 @@ class Learning:
         """The feature table of one recording (its key may be left out where there is only one)."""
         self._matrix()
         return self._tables[self._key(recording)]
+
+    def clip(self, candidate: CandidateId | tuple[str, int] | int) -> Clip | None:
+        """What the movie shows of a candidate (see `clips.Clip`), also where the movie is not any more.
+
+        Clips are made with the features; None where there are none: no movie, no event, no footprint.
+
+        Raises
+        ------
+        CandidateError
+            No such candidate.
+        FormatError
+            ``clips.h5`` is damaged.
+        """
+        found = self.id(candidate)
+        self._matrix()
+        if self._clips is None and (self.folder / CLIPS).is_file():
+            self._clips = Clips(self.folder / CLIPS)
+        return None if self._clips is None else self._clips.read(self.recordings[found.recording], found.index)
 
     def _targets(self) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
         counts = {CELL: 1, NOT_CELL: 0}

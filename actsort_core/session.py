@@ -108,6 +108,9 @@ class Session(learning.Learning, people.People):
     def close(self) -> None:
         """Stop fitting and release the lock. Labels are on disk already."""
         self._closed = True
+        if self._clips is not None:
+            self._clips.close()
+            self._clips = None
         self._refitter.close()
         self.journal.close()
 

@@ -52,10 +52,8 @@ def from_file(name: str) -> Estimates:
     with h5py.File(DATA / name) as file:
         for key, value in file["estimates"].items():
             if isinstance(value, h5py.Group):
-                matrix = (
-                    sp.csc_matrix((value["data"][:], value["indices"][:], value["indptr"][:]), value["shape"][:]) if key == "A" else None
-                )
-                setattr(out, key, matrix)
+                parts = [value[name][:] for name in ("data", "indices", "indptr", "shape")] if key == "A" else None
+                setattr(out, key, None if parts is None else sp.csc_matrix(tuple(parts[:3]), parts[3]))
             else:
                 found = value[()]
                 setattr(out, key, None if isinstance(found, bytes) else found)

@@ -48,6 +48,76 @@ def test_csv_has_one_header_the_candidate_first_numbers_only(result, tmp_path):
         np.testing.assert_array_equal(found, values, "the CSV is as precise as float32")
 
 
+def exported(result, tmp_path, ending):
+    run(result, "--features", "actsort46,host", "--export", tmp_path / f"out.{ending}")
+    (recording,) = actsort.read(result)
+    table = compute_table(recording, select(PLUGINS.features, ["actsort46", "host"]))
+    return tmp_path / f"out.{ending}", recording, table
+
+
+def test_npz_has_names_and_units_and_needs_no_pickle(result, tmp_path):
+    path, recording, table = exported(result, tmp_path, "npz")
+    with np.load(path, allow_pickle=False) as file:
+        found = {name: file[name] for name in file.files}
+    names = found["names"].tolist()
+    assert sorted(names) == sorted(table.names)
+    np.testing.assert_array_equal(found["features"], table.values[:, [table.names.index(name) for name in names]])
+    rows = {row["name"]: row for row in describe(PLUGINS)["features"]}
+    for i, name in enumerate(names):
+        row = rows.get(name, {"unit": "", "version": 1, "published": None, "description": ""})
+        assert (found["units"][i], found["versions"][i]) == (row["unit"], row["version"])
+        assert (found["published"][i] or None, found["descriptions"][i]) == (row["published"], row["description"])
+    assert found["fingerprint"].tolist() == list(recording.candidate_fingerprints)
+    assert str(found["recording_fingerprint"]) == recording.fingerprint
+    assert found["candidate"].tolist() == list(range(38))
+
+
+def test_an_exported_npz_with_labels_is_read_by_the_benchmark(result, tmp_path):
+    from actsort_core.annotated import read_annotated
+
+    path, _, table = exported(result, tmp_path, "npz")
+    with np.load(path) as file:
+        np.savez(tmp_path / "labelled.npz", **{name: file[name] for name in file.files}, labels=np.arange(38) % 2)
+    (found,) = read_annotated(tmp_path / "labelled.npz")
+    assert sorted(found.names) == sorted(table.names)
+
+
+def test_parquet_has_units_and_nulls(result, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path, recording, table = exported(result, tmp_path, "parquet")
+    found = parquet.read_table(path)
+    assert found.column_names[:2] == ["candidate", "fingerprint"]
+    assert sorted(found.column_names[2:]) == sorted(table.names)
+    assert found["fingerprint"].to_pylist() == list(recording.candidate_fingerprints)
+    missing = 0
+    for i, name in enumerate(table.names):
+        values = [np.nan if v is None else v for v in found[name].to_pylist()]
+        np.testing.assert_array_equal(np.array(values, np.float32), table.values[:, i])
+        assert found[name].null_count == (~np.isfinite(table.values[:, i])).sum()
+        missing += found[name].null_count
+    assert missing > 0
+    meta = found.schema.field("published.area_px").metadata
+    assert (meta[b"unit"], meta[b"published"]) == (b"px", b"37")
+    about = json.loads(found.schema.metadata[b"actsort"])
+    assert about["recording_fingerprint"] == recording.fingerprint
+    assert [row["name"] for row in about["features"]] == found.column_names[2:]
+
+
+def test_an_ending_nobody_knows_is_refused_before_anything_is_computed(result, tmp_path):
+    done = run(result, "--export", tmp_path / "out.xlsx", code=2)
+    assert ".parquet" in done.stderr
+    assert not list(tmp_path.glob("*.actsort"))
+
+
+def test_parquet_without_pyarrow_says_how_to_get_it(monkeypatch):
+    from actsort_core.features.files import ending_of
+
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(actsort.ActsortError, match=r"actsort\[parquet\]"):
+        ending_of(Path("out.parquet"))
+    assert [ending_of(Path(name)) for name in ("a.csv", "b.NPZ", "c")] == ["csv", "npz", "csv"]
+
+
 def test_missing_values_are_empty(tmp_path):
     from actsort_core.features.table import FeatureTable
     from actsort_core.report import features_csv
@@ -80,7 +150,7 @@ def test_plugins_json_describes_every_feature():
     rows = describe(PLUGINS)["features"]
     assert all({"name", "unit", "version", "published"} <= row.keys() for row in rows)
     published = [row["published"] for row in rows if row["published"] is not None]
-    assert sorted(published) == list(range(1, 47)), "each published number once"
+    assert sorted(published) == list(range(1, 77)), "each published number once"
 
 
 def test_bad_usage(result, tmp_path):

@@ -215,16 +215,18 @@ def test_clicks_become_labels_and_are_written(qt, folder, name):
     assert not np.array_equal(window.probcell, p)
     assert window.drawn == 1
     assert (window.lcell0.text, window.lcell1.text) == (str(int(table[:, 0].sum())), str(int((table[:, 0] == 0).sum())))
-    window.flip(7)
-    assert np.flatnonzero((iscell(plane) != table).any(axis=1)).tolist() == [7]
+    one = next(i for i in range(30) if i not in clicked)
+    window.flip(one)
+    assert np.flatnonzero((iscell(plane) != table).any(axis=1)).tolist() == [one]
+    clicked_once_more = tree(plane)
     # that click is a label, too; nothing else is
     ActSort(window).trigger(False)
-    assert f"7 labels, 1 of them clicked since ({int(window.iscell[7])} cells, {1 - int(window.iscell[7])} not)." in qt.said[-1][1]
+    assert f"7 labels, 1 of them clicked since ({int(window.iscell[one])} cells, {1 - int(window.iscell[one])} not)." in qt.said[-1][1]
     assert "changed after ActSort wrote it" not in qt.said[-1][1]
-    assert iscell(plane)[7].tolist() == [float(window.iscell[7])] * 2
+    assert iscell(plane)[one].tolist() == [float(window.iscell[one])] * 2
     with actsort.open(plane) as session:
         session.restore()
-    assert tree(plane)["iscell.npy"] == before["iscell.npy"]
+    assert tree(plane) == clicked_once_more  # what Suite2p wrote last
 
 
 def test_refused_leaves_everything_and_keeps_the_labels(qt, folder):
@@ -399,6 +401,17 @@ def test_an_environment_that_broke(qt, folder, monkeypatch):
 
 
 # Clicks
+
+
+def test_enter_with_another_threshold_is_no_click():
+    p = np.linspace(0.01, 0.99, 40)
+    first = prior(np.where(p > 0.5, 1, -1).tolist(), p.tolist())
+    for threshold in (0.1, 0.8):
+        now = prior(np.where(p > threshold, 1, -1).tolist(), p.tolist())
+        assert not window_module.find_clicks(now, first, None)[1].any()
+        assert not window_module.find_clicks(now, first, first.verdict)[1].any()
+        now.verdict[[0, 39]] *= -1  # and then clicks that no threshold explains
+        assert window_module.find_clicks(now, first, None)[1][[0, 39]].all()
 
 
 def prior(verdict: list[int], p: list[float]) -> Prior:

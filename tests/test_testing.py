@@ -550,8 +550,14 @@ def test_decisions_for_a_result_that_was_replaced_must_be_refused(monkeypatch: p
 
 @pytest.mark.parametrize("fields", [{}, {"n_cells": 0}, {"n_cells": 1}, {"n_cells": 2}, {"nonfinite": True}, {"fov": (9, 14, 5)}], ids=str)
 @pytest.mark.parametrize("name", list(INSTALLED.features))
-def test_installed_features_pass(name: str, fields: dict[str, Any]) -> None:
-    check_feature(INSTALLED.features[name], make_recording(**fields))
+def test_installed_features_pass(name: str, fields: dict[str, Any], tmp_path: Path) -> None:
+    recording = make_recording(**fields)
+    if "movie" in INSTALLED.features[name].needs:
+        rng = np.random.default_rng(0)
+        light = (recording.footprints @ np.nan_to_num(recording.traces, posinf=0)).T + 50
+        np.save(tmp_path / "movie.npy", rng.poisson(light.clip(1)).astype(np.int16).reshape(-1, *recording.fov))
+        recording = replace(recording, movie_path=tmp_path / "movie.npy")
+    check_feature(INSTALLED.features[name], recording)
 
 
 def group(compute: Callable[[Recording], Mapping[str, Any]], names: Sequence[str] = ("lab.x",), **fields: Any) -> FeatureGroup:

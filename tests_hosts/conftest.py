@@ -75,7 +75,7 @@ def plane(finished: SimpleNamespace, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def session_of(finished: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def curated(finished: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """A plane that somebody sorted (forty labels, all true) and wrote."""
     import actsort_core as actsort
 
@@ -88,6 +88,16 @@ def session_of(finished: SimpleNamespace, tmp_path_factory: pytest.TempPathFacto
         decided = np.array([decision.accepted for decision in session.decisions()])
         labels = {label.candidate.index: label.value == "cell" for label in session.labels()}
     return SimpleNamespace(plane=plane, folder=session.folder, decided=decided, labels=labels)
+
+
+@pytest.fixture(scope="session")
+def model(curated: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What was learned there, saved."""
+    import pipeline
+
+    folder = tmp_path_factory.mktemp("saved") / "our-model"
+    pipeline.actsort("model", curated.plane, "--save", folder)
+    return folder
 
 
 @pytest.fixture

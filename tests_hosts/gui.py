@@ -2,7 +2,8 @@
 
 Steps: ``["flip", roi]`` (number into the ROI box, Enter, the Up key), ``["enter", 0.5]`` (Enter in the probability box),
 ``["classifier", file]`` (Classifier > Load > from file), ``["plugin", words]`` (the entry of the Plugins menu whose text holds these words;
-questions are answered Yes), ``["wait", seconds]`` (let timers and threads come to their turn).
+questions are answered Yes), ``["answers", [number, truth]]`` (press Cell or Not a cell in the window that asks, so many times, as the list says for
+the ROI that Suite2p shows; then Done).
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,13 @@ def act(text: str) -> None:
     entries[0].trigger()
 
 
+def press(dialog: Any, text: str) -> None:
+    """Click a button of a dialog."""
+    (button,) = [b for b in dialog.findChildren(QtWidgets.QPushButton) if b.text().replace("&", "").startswith(text)]
+    QTest.mouseClick(button, QtCore.Qt.LeftButton)
+    app.processEvents()
+
+
 def do(step: list[Any]) -> None:
     """One step."""
     global answer
@@ -76,11 +83,12 @@ def do(step: list[Any]) -> None:
         window.loadClass.trigger()
     elif kind == "plugin":
         act(value)
-    elif kind == "wait":
-        until = time.monotonic() + value
-        while time.monotonic() < until:
-            app.processEvents()
-            time.sleep(0.02)
+    elif kind == "answers":
+        number, truth = value
+        (asking,) = [w for w in app.topLevelWidgets() if isinstance(w, QtWidgets.QDialog) and w.isVisible()]
+        for _ in range(number):
+            press(asking, "Cell" if truth[window.ichosen] else "Not a cell")
+        press(asking, "Done")
     else:
         raise ValueError(kind)
 

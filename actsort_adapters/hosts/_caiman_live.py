@@ -59,10 +59,13 @@ def estimates_of(given: Any) -> Any:
 
 def matrix_of(estimates: Any) -> sp.csc_matrix:
     """``estimates.A`` as CSC, ``(n_pixels, n_cells)``, pixels in Fortran order as CaImAn has them; not copied where it is CSC already."""
-    found = estimates.A
+    return sp.csc_matrix(_checked(estimates.A))
+
+
+def _checked(found: Any) -> Any:
     if not sp.issparse(found) and (not isinstance(found, np.ndarray) or found.ndim != 2):
         raise UsageError(f"{WHERE}.A is {type(found).__name__}, not a matrix (n_pixels, n_components).", _AFTER)
-    return sp.csc_matrix(found)
+    return found
 
 
 def fov_of(estimates: Any, images: Any = None) -> tuple[int, ...]:
@@ -70,7 +73,7 @@ def fov_of(estimates: Any, images: Any = None) -> tuple[int, ...]:
     dims = getattr(estimates, "dims", None)
     if dims is None and images is not None:
         dims = np.shape(images)[1:]
-    n_pixels = int(np.shape(estimates.A)[0])
+    n_pixels = int(_checked(estimates.A).shape[0])
     fov = () if dims is None else tuple(int(size) for size in dims)
     if len(fov) not in (2, 3) or math.prod(fov) != n_pixels:
         raise UsageError(

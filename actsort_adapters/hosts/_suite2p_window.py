@@ -25,6 +25,7 @@ from actsort_core.session import Session
 
 CLICK = "Suite2p's window"  # what the journal names as the source of such a label
 _ENOUGH_OTHERS = 15  # labels that are no corrections, below which somebody who only corrects is warned
+_FEW = 5  # verdicts that may follow from one threshold by chance
 _RELOAD = "Load the folder again (File > Load processed data), then choose this entry once more."
 
 
@@ -204,14 +205,19 @@ def find_clicks(now: Prior, first: Prior, wrote: NDArray[np.int8] | None) -> tup
     Notes
     -----
     A click flips the verdict and leaves the probability. Loading a classifier in the window replaces all probabilities and no verdict;
-    Enter in the box then makes all verdicts follow them. So the clicks are either what differs from the verdicts before or what
-    contradicts the probabilities now: whichever is less.
+    Enter in the box then makes all verdicts follow them. So the clicks are either what differs from the verdicts before or, where
+    the probabilities are others, what contradicts them now: whichever is less. More than a few verdicts that all follow from one
+    threshold are Enter with another number in the box.
     """
     before = first.verdict if wrote is None else wrote
     known = np.isfinite(now.probability)
     differs = (before != 0) & (now.verdict != 0) & (now.verdict != before)
     against = known & (now.verdict != 0) & ((now.verdict > 0) != (now.probability > 0.5))
-    newer = np.array(differs if not known.all() or differs.sum() <= against.sum() else against)
+    same = wrote is None and np.allclose(now.probability, first.probability, rtol=0, atol=1e-7, equal_nan=True)
+    newer = np.array(differs if same or not known.all() or differs.sum() <= against.sum() else against)
+    low = max(now.probability[known & (now.verdict < 0)], default=-1.0)
+    if newer.sum() > _FEW and low < min(now.probability[known & (now.verdict > 0)], default=2.0):
+        newer[:] = False
     said = np.where(newer, now.verdict, 0).astype(np.int8)
     if wrote is None:  # clicked before there was a session
         old = clicks.find(first, None).value

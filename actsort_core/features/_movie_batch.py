@@ -31,8 +31,8 @@ def _blur(size: int, deviation: float, reach: int) -> NDArray[np.float32]:
 
 
 def _blurred(image: NDArray[np.float32], deviation: float, reach: int) -> NDArray[np.float32]:
-    for axis, size in enumerate(image.shape):
-        image = np.moveaxis(np.tensordot(_blur(size, deviation, reach), image, (1, axis)), 0, axis)
+    for axis, size in enumerate(image.shape):  # the matrices are symmetric; no tensordot: its Python costs more than the product
+        image = (image.swapaxes(axis, -1) @ _blur(size, deviation, reach)).swapaxes(axis, -1)
     return image
 
 
@@ -254,7 +254,7 @@ class Batch:
 
 def _slope(window: NDArray[np.float32], known: Flags, out: NDArray[np.float32], axis: int) -> None:
     """Half the difference of the two neighbours, that to the only one at the border; 0 where one is unknown."""
-    w, k, o = np.moveaxis(window, axis, 0), np.moveaxis(known, axis, 0), np.moveaxis(out, axis, 0)
+    w, k, o = window.swapaxes(axis, 0), known.swapaxes(axis, 0), out.swapaxes(axis, 0)
     o[1:-1] = (w[2:] - w[:-2]) / 2 * (k[2:] & k[:-2])
     o[0], o[-1] = (w[1] - w[0]) * (k[1] & k[0]), (w[-1] - w[-2]) * (k[-1] & k[-2])
     o *= k

@@ -111,12 +111,11 @@ def check_feature(group: FeatureGroup, recording: Recording) -> None:
     same = _equal(kept, _subset(recording, np.arange(n)))
     require(same, f"Group {group.name!r} changes the recording it is given.")
     _compare(group, values, _columns(group, kept), "is not the same when computed twice")
-    if "movie" not in group.needs:  # a movie cannot be reordered or cut
-        order = rng.permutation(n)
-        shuffled = _columns(group, _subset(recording, order))
-        _compare(group, {k: v[order] for k, v in values.items()}, shuffled, "depends on the order of the candidates")
-        for few in range(min(3, n)):
-            _columns(group, _subset(recording, np.arange(few)))
+    order = rng.permutation(n)
+    shuffled = _columns(group, _subset(recording, order))
+    _compare(group, {k: v[order] for k, v in values.items()}, shuffled, "depends on the order of the candidates")
+    for few in range(min(3, n)):
+        _columns(group, _subset(recording, np.arange(few)))
     own = rng.random(n) < 0.5
     verdict = np.where(own, kept.prior.verdict, -kept.prior.verdict + (kept.prior.verdict == 0)).astype(np.int8)
     others = replace(kept, prior=Prior(verdict, np.where(own, kept.prior.probability, 1 - kept.prior.probability)))
