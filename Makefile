@@ -2,11 +2,12 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 LOWEST ?= .venv-lowest
+HOSTS ?= .venv-hosts
 BIN = $(VENV)/bin
 DEMO ?= demo-output
 PYTEST_ARGS ?= -n 2
 
-.PHONY: help demo test test-lowest lint benchmarks clean
+.PHONY: help demo test test-lowest test-hosts lint benchmarks clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,6 +31,18 @@ $(LOWEST)/test.stamp: pyproject.toml tests/lowest.txt
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c tests/lowest.txt -e ".[test]"
 	touch $@
 
+# Every package pinned, none resolved: see the files.
+$(HOSTS)/suite2p-%/test.stamp: tests_hosts/suite2p-%.txt pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c $< -e ".[test]"
+	touch $@
+
+$(HOSTS)/elsewhere/test.stamp: tests_hosts/elsewhere.txt pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $< -e ".[test]"
+	touch $@
+
 demo: $(VENV)/run.stamp ## curate three real results with a simulated annotator (copies, in demo-output/)
 	rm -rf $(DEMO)
 	$(BIN)/actsort demo --data examples/data --out $(DEMO)
@@ -39,6 +52,11 @@ test: $(VENV)/test.stamp ## all tests, newest versions of all dependencies
 
 test-lowest: $(LOWEST)/test.stamp ## all tests, lowest allowed versions
 	$(LOWEST)/bin/python -m pytest $(PYTEST_ARGS)
+
+test-hosts: $(HOSTS)/suite2p-1/test.stamp $(HOSTS)/suite2p-0.14/test.stamp $(HOSTS)/elsewhere/test.stamp ## against the real Suite2p 1.x and 0.14, pipeline and window, and Snakemake (5 GB of packages, ten minutes)
+	$(HOSTS)/suite2p-1/bin/python -m pytest $(PYTEST_ARGS) --dist loadfile tests_hosts
+	$(HOSTS)/suite2p-0.14/bin/python -m pytest $(PYTEST_ARGS) --dist loadfile tests_hosts
+	$(HOSTS)/elsewhere/bin/python -m pytest $(PYTEST_ARGS) tests/test_elsewhere.py -k "Snakemake or roiextractors"
 
 lint: $(VENV)/dev.stamp ## style, types, import directions
 	$(BIN)/ruff check .
@@ -62,4 +80,4 @@ ifneq ($(ACTSORT_BENCHMARK_DATA),)
 endif
 
 clean: ## remove environments and caches
-	rm -rf $(VENV) $(LOWEST) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) $(HOSTS) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

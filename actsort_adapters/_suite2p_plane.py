@@ -95,7 +95,7 @@ def read_plane(folder: Path) -> Recording:
     if not 0 < fps < math.inf and not meta.made_up("fs"):
         notes.append(f"The frame rate (fs) in {meta.source} is not a positive number: unknown.")
     movie = folder / "data.bin"  # never the path stored in ops: it is absolute, and wrong once the folder moved
-    has_movie = movie.is_file() and movie.stat().st_size == 2 * math.prod(fov) * traces.shape[1] > 0
+    has_movie = _fits(movie, fov, traces.shape[1])
     if movie.is_file() and not has_movie:
         notes.append(f"data.bin does not have the size of {traces.shape[1]} frames of {fov[0]} x {fov[1]} int16 and is not used.")
     return Recording(
@@ -122,7 +122,13 @@ def read_plane(folder: Path) -> Recording:
 
 
 def live_plane(
-    folder: Path, stat: Sequence[Mapping[str, Any]], fov: tuple[int, int], traces: TraceArray, trace_kind: str, fps: float | None
+    folder: Path,
+    stat: Sequence[Mapping[str, Any]],
+    fov: tuple[int, int],
+    traces: TraceArray,
+    trace_kind: str,
+    fps: float | None,
+    movie: Path | None = None,
 ) -> Recording:
     """A plane that Suite2p has extracted and not classified yet: what `read_plane` will find, as far as features need it.
 
@@ -140,6 +146,8 @@ def live_plane(
         What they are.
     fps
         Frames per second, None where it is not known.
+    movie
+        The registered frames, as in ``data.bin``; not used where its size does not fit.
 
     Raises
     ------
@@ -147,6 +155,8 @@ def live_plane(
         ROIs leave the field of view, or have no pixels.
     """
     notes: list[str] = []
+    if movie is not None and not _fits(movie, fov, traces.shape[1]):
+        movie = None
     return Recording(
         name=folder.name,
         path=folder,
@@ -158,8 +168,13 @@ def live_plane(
         fps=fps,
         prior=Prior.undecided(len(stat)),
         metrics=_metrics(stat),
+        movie_path=movie,
         notes=tuple(notes),
     )
+
+
+def _fits(movie: Path, fov: tuple[int, int], n_frames: int) -> bool:
+    return movie.is_file() and movie.stat().st_size == 2 * math.prod(fov) * n_frames > 0
 
 
 def _read_meta(folder: Path) -> _Meta:

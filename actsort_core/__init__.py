@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from actsort_core.errors import ChangedError as ChangedError
     from actsort_core.errors import FormatError as FormatError
     from actsort_core.errors import LockedError as LockedError
+    from actsort_core.executors import Execution as Execution
     from actsort_core.exporters import Exporter as Exporter
     from actsort_core.features import Feature as Feature
     from actsort_core.features import FeatureGroup as FeatureGroup
@@ -59,6 +60,7 @@ _PUBLIC = {
     "Clip": ("clips", "Clip"),
     "Curation": ("model", "Curation"),
     "Decision": ("model", "Decision"),
+    "Execution": ("executors", "Execution"),
     "Exporter": ("exporters", "Exporter"),
     "Feature": ("features", "Feature"),
     "FeatureGroup": ("features", "FeatureGroup"),

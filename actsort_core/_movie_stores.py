@@ -86,7 +86,7 @@ def opened(path: Path) -> Iterator[Any]:
             try:
                 yield file
             except OSError as error:
-                if "filter" in str(error):  # e.g. Blosc, which h5py does not bring
+                if "not registered" in str(error) or "plugin" in str(error):  # e.g. Blosc, which h5py does not bring
                     raise MissingDependencyError(
                         f"The movie {path} is compressed in a way that h5py alone cannot read ({error}).",
                         "Install hdf5plugin and import it first, or save the movie with gzip.",

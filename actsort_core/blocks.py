@@ -145,7 +145,7 @@ class _OnDisk:
             header[name] = (array.dtype.str, list(array.shape), offset)
             offset += array.nbytes
         text = json.dumps(header).encode()
-        tmp = path.with_suffix(".tmp")
+        tmp = path.with_suffix(f".{os.getpid()}.tmp")  # another process may be at the same
         with tmp.open("wb") as handle:
             handle.write(len(text).to_bytes(8, "little") + text)
             for array in plain.values():
@@ -298,7 +298,8 @@ def _bounds(movie: Movie, loads: Sequence[NDArray[np.int64] | None], budget: int
     """Where blocks begin and end so that frames and what is made of them fit the budget; one frame at least."""
     n_frames, fov = int(movie.shape[0]), movie.shape[1:]
     together = int(getattr(movie, "chunk_frames", 1))  # frames that lie together on disk: whole chunks are read only once
-    cost = np.full(n_frames, 4 * int(np.prod(fov, dtype=np.int64)), np.int64)
+    size = max(4, np.dtype(getattr(movie, "dtype", np.float32)).itemsize)
+    cost = np.full(n_frames, size * int(np.prod(fov, dtype=np.int64)), np.int64)
     for load in loads:
         if load is not None:
             cost += load

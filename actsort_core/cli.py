@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -47,6 +48,9 @@ class _Group(click.Group):
         except Exception as error:
             if os.environ.get(DEBUG):
                 raise
+            if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+                click.echo(f"actsort: the system does not allow so long a name: {error.filename}\nCheck the path.", err=True)
+                ctx.exit(1)
             click.echo(
                 f"actsort: something unexpected happened ({type(error).__name__}: {error}).\n"
                 f"Labels given so far are saved. Please report it with what {DEBUG}=1 shows.",
@@ -408,10 +412,12 @@ def export(ctx: click.Context, path: Path, destination: Path, exporter: str | No
 
     With --accepted: footprints, traces, images, frame rate and original indices of the accepted candidates, for analysis (docs/convert.md).
     """
-    from actsort_core.exporters import export_accepted
+    from actsort_core.exporters import check_replaceable, export_accepted
 
     name = exporter or destination.suffix.lstrip(".").lower()
     chosen = None if accepted else plugins_of(ctx).exporters[name]
+    if chosen is not None:
+        check_replaceable(destination)
     with _resume(ctx, path, read_only=True, progress=progress_bar("actsort")) as session:
         if chosen is None:
             export_accepted(session, destination, exporter)

@@ -41,7 +41,7 @@ def import_labels(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    r"""Take decisions made elsewhere into a session as labels.
+    """Take decisions made elsewhere into a session as labels.
 
     SESSION is a session, or a result (its session is resumed, or started). A SOURCE is one of
 
@@ -58,7 +58,7 @@ def import_labels(
     \b
       actsort import-labels suite2p/plane0 suite2p/plane0 --dry-run   clicks made in Suite2p's GUI since the first opening
       actsort import-labels results.hdf5 bens_copy.hdf5 --annotator ben
-    """
+    """  # noqa: D301 - click wants a real \b, which a raw string would not give it
     from actsort_core.importing import import_labels as take
 
     report = take(

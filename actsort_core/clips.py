@@ -8,6 +8,7 @@ docs/features.md describes the file.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import math
 import zlib
@@ -28,7 +29,7 @@ VERSION = 1
 BYTES = 28_000  # of a candidate's frames and images, at most: with what else is kept under 30 MB for 1,000 candidates
 MOST_PIXELS = 1_600  # of a frame: larger windows are averaged over squares of pixels, so that each keeps some two bits
 ZERO = 128  # level of no difference to the mean image; level 0 is "no value"
-STEPS = (1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0, 23.0, 32.0, 64.0, 128.0)  # how much coarser the levels may become
+STEPS = tuple(2 ** (k / 4) for k in range(29))  # how much coarser the levels may become
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,9 +194,8 @@ def _coded(difference: NDArray[np.float32], good: NDArray[np.bool_], limit: int)
     levels = np.clip(np.rint(difference * np.float32(1 / finest)), 1 - ZERO, ZERO - 1)
     counts = np.bincount((levels + ZERO).astype(np.intp).ravel(), minlength=256)
     best = b""
-    for factor in STEPS:
-        if factor < STEPS[-1] and _estimate(counts, factor) > limit:
-            continue
+    first = bisect.bisect_left(STEPS, -limit, hi=len(STEPS) - 1, key=lambda factor: -_estimate(counts, factor))
+    for factor in STEPS[first:]:
         coarse = np.clip(np.rint(difference * np.float32(1 / (finest * factor))), 1 - ZERO, ZERO - 1) if factor > 1 else levels
         padded = np.zeros((N_EVENTS * LENGTH, MOST_PIXELS), np.uint8)
         part = padded[: len(coarse), : coarse.shape[1]]

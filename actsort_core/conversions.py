@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from actsort_core.errors import FormatError, MissingFileError
+from actsort_core.errors import FormatError, MissingFileError, UsageError
 from actsort_core.model import Prior, Recording
 
 CONVERSION = "conversion.json"
@@ -86,3 +86,31 @@ def without_ours(recording: Recording, folders: Sequence[Path]) -> Recording:
             verdict = np.where(same, first.verdict, recording.prior.verdict).astype(np.int8)
             return replace(recording, prior=Prior(verdict, np.where(same, first.probability, recording.prior.probability)))
     return recording
+
+
+def check_outside(src: Path | None, dst: Path, to: str, recordings: Sequence[Recording]) -> None:
+    """Refuse a destination that would become a part of the source, which stays as it is.
+
+    Minian opens every folder in its own as a store; another plane in a folder of planes is one more of them.
+
+    Parameters
+    ----------
+    src
+        What was given as the source; None where that is an open session.
+    dst, to
+        The destination, and its format.
+    recordings
+        What `src` holds.
+
+    Raises
+    ------
+    UsageError
+        It is inside the folder of a recording, or one more result of the same format in the folder that was given.
+    """
+    here = dst.absolute().parent.resolve()
+    for recording in recordings:
+        source = recording.path.resolve()
+        inside = source.is_dir() and (here == source or source in here.parents)
+        among = src is not None and to == recording.format and src.resolve() == here == source.parent
+        if inside or among:
+            raise UsageError(f"{dst} would become a part of the result that is to be converted.", "Choose a place outside it.")

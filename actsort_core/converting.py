@@ -201,6 +201,7 @@ def prepare(
         if missing:
             raise UsageError(f"There is no recording {missing[0]!r} in {src}.", f"It holds: {', '.join(known)}.")
         parts = [part for part in parts if part.recording.name in recordings]
+    conversions.check_outside(None if isinstance(src, Session) else Path(src), target, to, [part.recording for part in parts])
     curations = [part.curation for part in parts]
     losses = _losses(fmt, parts)
     notes += _note_on_labels(curations)

@@ -257,6 +257,7 @@ class _Plan:
     rank: NDArray[np.int32]  # by piece, ascending; a piece is an event
     first: NDArray[np.int64]  # frame
     by_time: NDArray[np.int64]  # pieces in order of time
+    times: NDArray[np.int64]  # first frame of each of these
     slot: NDArray[np.int8]
     events: Events | None  # not sent to the workers
 
@@ -265,8 +266,7 @@ class _Plan:
 
     def within(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Pieces that touch the frames `start` to `stop`, ascending; the frames of each that do: first, and last + 1."""
-        times = self.first[self.by_time]
-        a, b = np.searchsorted(times, [start - LENGTH + 1, stop])
+        a, b = np.searchsorted(self.times, [start - LENGTH + 1, stop])
         pieces = np.sort(self.by_time[a:b])
         first = self.first[pieces]
         return pieces, np.maximum(first, start), np.minimum(first + LENGTH, stop)
@@ -305,6 +305,7 @@ class EventFrames:
             rank.astype(np.int32),
             first,
             by_time,
+            first[by_time],
             slot.astype(np.int8),
             events,
         )
@@ -319,7 +320,8 @@ class EventFrames:
 
     def wanted(self, state: _Plan, start: int, stop: int) -> bool:
         """Whether an event touches these frames."""
-        return bool(len(state.within(start, stop)[0]))
+        a, b = np.searchsorted(state.times, [start - LENGTH + 1, stop])
+        return bool(a < b)
 
     def block(self, state: _Plan, start: int, frames: NDArray[Any]) -> Arrays:
         """Cut out the windows: pixels one after the other, by rank, then event."""

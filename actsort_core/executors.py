@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 from collections import deque
@@ -153,17 +154,20 @@ def open_workers(execution: Execution) -> Iterator[Workers]:
 @contextlib.contextmanager
 def _client(execution: Execution) -> Iterator[Any]:
     try:
-        from distributed import Client, LocalCluster
+        distributed: Any = importlib.import_module("distributed")
     except ImportError as error:
         raise MissingDependencyError("The executor dask needs the package distributed.", "pip install 'actsort[dask]'") from error
     if execution.address is not None:
         try:
-            client = Client(execution.address, timeout=10)
+            client = distributed.Client(execution.address, timeout=10)
         except (OSError, ValueError, TimeoutError) as error:
             raise UsageError(f"There is no dask scheduler at {execution.address} ({error}).", "Start one, or give no address.") from error
         with client:
             yield client
         return
     n = execution.workers or os.cpu_count() or 1
-    with LocalCluster(n_workers=n, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+    with (
+        distributed.LocalCluster(n_workers=n, threads_per_worker=1, dashboard_address=":0") as cluster,
+        distributed.Client(cluster) as client,
+    ):
         yield client

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,6 +64,24 @@ def export_csv(curations: Sequence[Curation], path: Path) -> None:
     table.writeheader()
     table.writerows(rows)
     atomic_write(path, text.getvalue().encode())
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuse to save decisions over anything but an earlier export of them (or an empty file).
+
+    Raises
+    ------
+    UsageError
+        Something else is there: a result, a table of somebody's own.
+    """
+    if not os.path.lexists(path):
+        return
+    if path.is_file():
+        with path.open("rb") as handle:
+            head = handle.read(512)
+        if not head or head.startswith((b'{\n "format_version": ', ",".join(COLUMNS).encode())):
+            return
+    raise UsageError(f"{path} exists already, and is no earlier export.", "Choose a new name: nothing is ever written over a result.")
 
 
 def export_accepted(session: Session, path: Path, to: str | None = None) -> tuple[Path, ...]:

@@ -176,6 +176,8 @@ def find_format(path: Path, formats: Mapping[str, Format], name: str | None = No
     """
     if not path.exists():
         raise MissingFileError(f"{path} does not exist.", "Check the path; on another machine results may be mounted elsewhere.")
+    if not path.is_file() and not path.is_dir():  # reading a named pipe would wait for ever
+        raise UnknownFormatError(f"{path} is neither a file nor a folder.", "Pass the folder or file the toolkit wrote.")
     if name is not None:
         return formats[name]
     answers = {key: _ask(fmt, path) for key, fmt in formats.items()}
@@ -187,7 +189,8 @@ def find_format(path: Path, formats: Mapping[str, Format], name: str | None = No
         raise UnknownFormatError(f"Several formats claim {path}:{said}\n", f"Choose one, e.g. --format {takers[0]}.")
     raise UnknownFormatError(
         f"No format recognises {path}:{said}\n",
-        "Pass the folder or file the toolkit wrote (its name does not matter, its content does), or see docs/formats/plain.md for anything else.",
+        "Pass the folder or file the toolkit wrote (its name does not matter, its content does), or see docs/formats/plain.md for "
+        "anything else.",
     )
 
 

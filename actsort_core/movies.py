@@ -7,6 +7,7 @@ A movie is read in blocks of frames and never held: `open_movie` gives an object
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -38,7 +39,7 @@ __all__ = [
 Given = Path | str | Sequence[Path | str] | Mapping[str, Path | str]  # a movie, several, or by recording
 NONE = "none"  # said instead of a path: use no movie
 _ENDINGS = (*files.TIFF_ENDINGS, *HDF5_ENDINGS, ".mmap", ".npy", ".zarr")
-_MAX_BESIDE = 200  # files of a folder that are looked at when a movie is looked for
+_MAX_BESIDE, _MAX_OPENED = 1000, 20  # files of a folder that are looked at, and opened, when a movie is looked for
 _FROM_BESIDE = ("cnmfe", "extract", "actsort_matlab", "plain", "minian")  # formats that keep no path, or one that is lost when files move
 _FITS, _WRONG = 0.5, 0.2  # correlation of traces with the frames under the footprints: surely this movie; surely another
 
@@ -83,7 +84,7 @@ def find_movie(recording: Recording) -> tuple[Path | None, list[str]]:
             except ActsortError as error:
                 notes.append(f"The movie is not used. {error}")
     fitting: dict[Path, tuple[float | None, tuple[str, ...]]] = {}
-    for path, sure in _beside(recording):
+    for path, sure in itertools.islice(_beside(recording), _MAX_OPENED):
         with contextlib.suppress(ActsortError):
             movie = open_movie(path, recording)
             check_movie(movie, recording)

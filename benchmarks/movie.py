@@ -254,8 +254,10 @@ def scaling(folder: Path, cells: int, frames: int, runs: int) -> None:
         for c, f in sizes:
             results = [measured(folder, "features and clips", c, f) for _ in range(runs)]
             seconds, peak = min(r["seconds"] for r in results), max(r["peak"] for r in results)
-            per = 1e3 * seconds / (f if what == "frames" else c)
-            print(f"  {c:6d} candidates, {f:6d} frames {seconds:8.1f} s = {per:6.2f} ms per {what[:-1]}   peak {peak:6.0f} MiB", flush=True)
+            cpu = min(r["cpu"] for r in results)
+            per = 1e3 * cpu / (f if what == "frames" else c)
+            worked = f"processor {cpu:7.1f} s = {per:6.2f} ms per {what[:-1]}"
+            print(f"  {c:6d} candidates, {f:6d} frames {seconds:7.1f} s   {worked}   peak {peak:5.0f} MiB", flush=True)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -128,12 +129,14 @@ def test_processes_work_with_a_movie_that_cannot_be_sent(made: SimulatedMovie, w
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as started:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as started:
         yield started.scheduler_address
 
 
 @pytest.mark.slow
-def test_a_dask_cluster_gives_the_same(cluster: str, made: SimulatedMovie, movie: Any, wanted: dict[str, np.ndarray], tmp_path: Path) -> None:
+def test_a_dask_cluster_gives_the_same(
+    cluster: str, made: SimulatedMovie, movie: Any, wanted: dict[str, np.ndarray], tmp_path: Path
+) -> None:
     execution = Execution("dask", memory=8 << 20, address=cluster)
     found = columns(made.recording, movie, execution, folder=tmp_path / "pass")
     same(found, wanted)
@@ -212,12 +215,12 @@ def test_a_frame_in_which_all_are_active_counts_for_memory() -> None:
     held = Counting(np.zeros((100, 40, 40), np.int16))
     plan = cut.begin(recording, held)
     load = cut.load(plan, 100)
-    assert load[50] == 4 * plan.size.prod(axis=1).sum() > 3 * np.median(load)
+    assert load[50] == 4 * plan.size.prod(axis=1).sum() > 1.3 * np.median(load)
     bounds = blocks._bounds(held, [load], 4 * int(load[50]))
     around = [k for k in range(len(bounds) - 1) if bounds[k] <= 50 < bounds[k + 1]]
     assert bounds[around[0] + 1] - bounds[around[0]] < max(np.diff(bounds))
     total = np.concatenate([[0], np.cumsum(load + 4 * 1600)])
-    assert all(total[b] - total[a] <= 4 * load[50] for a, b in zip(bounds, bounds[1:], strict=False))
+    assert all(total[b] - total[a] <= 4 * load[50] for a, b in itertools.pairwise(bounds))
     assert bounds[0] == 0
     assert bounds[-1] == 100
 
@@ -226,7 +229,7 @@ def test_blocks_begin_where_chunks_do() -> None:
     held = Counting(np.zeros((100, 10, 10), np.int16))
     held.chunk_frames = 8  # type: ignore[attr-defined]
     bounds = blocks._bounds(held, [None], 21 * 400)
-    assert bounds == [0, 16, 32, 48, 64, 80, 96, 100]
+    assert bounds == [0, 16, 32, 48, 64, 80, 100]
     assert blocks._bounds(held, [None], 5 * 400)[:3] == [0, 5, 8]
 
 

@@ -458,6 +458,7 @@ def test_evidence_that_is_missing_or_odd(here):
     check(estimates, curator)
     assert any("r_values has shape (5,)" in note for note in curator.notes)
     assert any("YrA" in note for note in curator.notes)
+    assert any("movie='PATH'" in note for note in curator.notes)  # not the option of a command
     assert curator.session.recordings["fit1"].trace_kind == "C"
     assert estimates.idx_components.tolist() == [0, 2, 4, 6]
     assert "<svg" in _caiman_panel.question_html(curate(small(n_cells=3), session="other"))
@@ -551,6 +552,15 @@ def test_a_folder_that_cannot_be_written_to(here, monkeypatch):
 
 def four_or_none(estimates):
     return {name: None if getattr(estimates, name, None) is None else getattr(estimates, name).tolist() for name in FOUR}
+
+
+def test_what_select_components_would_stumble_over_is_said_before(here):
+    loaded = small(g=np.float64(0), A_thr={"data": 1}, discarded_components=SimpleNamespace(A=None, C=np.zeros((0, 2)), YrA=None))
+    note = next(note for note in curate(loaded).notes if "select_components" in note)
+    assert "g = None" in note
+    assert "A_thr = None" in note
+    assert "save_discarded_components=False" in note
+    assert not any("select_components" in note for note in curate(small(g=np.zeros((6, 1))), session="fine").notes)
 
 
 # ---- in a notebook

@@ -1,6 +1,6 @@
 """The example notebook, and a real ``cnm``: fit, curate, filter, select, refit, save, load.
 
-Cells tagged ``caiman`` need CaImAn. Without it the others run on recorded estimates; with it (conda-forge's; PyPI's is something else) all do.
+Cells tagged ``caiman`` need CaImAn. Without it the others run on recorded estimates; with it (from conda-forge; PyPI's is another) all do.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def test_the_notebook_on_recorded_estimates(here, capsys):
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
-    """A two-photon movie of 25 neurons as a .tif, 60 x 70 pixels, 500 frames at 10 Hz; and the neurons' footprints, pixels as CaImAn has them."""
+    """A two-photon movie of 25 neurons as a .tif, 60 x 70 pixels, 500 frames at 10 Hz; and the neurons' footprints in Fortran order."""
     import tifffile
 
     with h5py.File(live_caiman.DATA / "sim_2p_truth.h5") as file:

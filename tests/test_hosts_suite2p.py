@@ -246,6 +246,7 @@ class FakeSuite2p:
         self.own = np.load(plane / "iscell.npy")
         self.broken: set[str] = set()
         self.saved: np.ndarray | None = None
+        self.movie: Path | None = None
         package, classification, extraction, run = (
             types.ModuleType(f"suite2p{name}") for name in ("", ".classification", ".extraction", ".run_s2p")
         )
@@ -279,7 +280,10 @@ class FakeSuite2p:
         package.classification, package.extraction = classification, extraction
 
     def run_s2p(self) -> np.ndarray:
-        f_reg, run = np.zeros((2, *self.fov()), np.int16), self.modules["suite2p.run_s2p"]
+        run = self.modules["suite2p.run_s2p"]
+        f_reg: Any = np.zeros((2, *self.fov()), np.int16)
+        if self.movie is not None:
+            f_reg = types.SimpleNamespace(shape=(2, *self.fov()), filename=str(self.movie))  # suite2p.io.BinaryFile
         if self.old:
             run.pipeline(f_reg, True, ops={"fs": 5.0, "neucoeff": 0.7, "save_path": str(self.plane)})
         else:
@@ -331,6 +335,41 @@ def test_decides_as_apply_does(suite2p, model, registered):
     assert (step.folder, step.n_cells, step.accepted, step.error) == (suite2p.plane, 30, table[:, 0].sum(), "")
     assert (table[:, 0] != suite2p.own[:, 0]).any()
     assert f"{int(table[:, 0].sum())} of 30 ROIs" in str(steps)
+
+
+def add_movie(plane: Path) -> None:
+    """A ``data.bin`` made of the footprints and traces of a plane."""
+    (recording,) = actsort.read(plane)
+    frames = (recording.footprints @ np.asarray(recording.traces[:], np.float32)).T
+    (np.clip(frames / np.abs(frames).max() * 8000, -8000, 8000) + 500).astype("<i2").tofile(plane / "data.bin")
+
+
+def test_the_movie_is_used_where_the_model_goes_by_it(suite2p, sorted_, registered, tmp_path, copied):
+    name = "s2p_0146/mini" if suite2p.old else "s2p_110/mini"
+    folder = copied(name, "taught")
+    add_movie(folder / "plane0")
+    truth = truth_of(folder)
+    with actsort.open(folder, plugins=registered, refit_wait=None, features=["host", "movie_contamination", "movie_match"]) as session:
+        for candidate in session.questions(20):
+            session.label(candidate, int(truth[candidate.index]))
+        model = models.from_session(session)
+    movie = [feature.startswith("movie.") for feature in model.used()]
+    assert 0 < sum(movie) < len(movie)
+    add_movie(suite2p.plane)
+    with classify_with(model, plugins=registered) as steps:
+        without = suite2p.run_s2p()
+        suite2p.movie = suite2p.plane / "data.bin"
+        table = suite2p.run_s2p()
+        suite2p.movie.write_bytes(b"")
+        shorter = suite2p.run_s2p()
+    lacking = ["movie." in " ".join(step.warnings) for step in steps.planes]
+    assert lacking == [True, False, True]
+    assert np.array_equal(without, shorter)
+    assert not np.allclose(without[:, 1], table[:, 1])
+    add_movie(suite2p.plane)
+    (applied,) = batch.apply(model, suite2p.plane, plugins=registered)
+    assert not applied.error
+    assert np.allclose(table, np.load(suite2p.plane / "iscell.npy"), atol=1e-5)
 
 
 def test_labels_stand(suite2p, model, registered):

@@ -34,7 +34,9 @@ class Signal:
 
 
 class Widget:
-    """Whatever Qt can do to the little window of questions."""
+    """Whatever Qt can do to the little window of questions, and to a progress bar."""
+
+    canceled = False
 
     def __init__(self, *args: Any) -> None:
         self.text, self.visible = str(args[0]) if args and isinstance(args[0], str) else "", False
@@ -54,7 +56,9 @@ class Widget:
         self.finished.emit(1)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith(("set", "add", "raise_")):
+        if name == "wasCanceled":
+            return lambda: Widget.canceled
+        if name.startswith(("set", "add", "raise_", "close", "deleteLater")):
             return lambda *_: None
         raise AttributeError(name)
 
@@ -128,10 +132,12 @@ def qt(monkeypatch):
     Box.StandardButton = type("Flag", (), {"Yes": Flag("Yes"), "No": Flag("No")})
     widgets = types.ModuleType("qtpy.QtWidgets")
     widgets.QMessageBox, widgets.QApplication = Box, Application
-    for name in ("QDialog", "QLabel", "QVBoxLayout", "QHBoxLayout", "QPushButton"):
+    for name in ("QDialog", "QLabel", "QVBoxLayout", "QHBoxLayout", "QPushButton", "QProgressDialog"):
         setattr(widgets, name, Widget)
     core = types.ModuleType("qtpy.QtCore")
-    core.Qt = types.SimpleNamespace(CursorShape=types.SimpleNamespace(WaitCursor="wait"))
+    core.Qt = types.SimpleNamespace(
+        CursorShape=types.SimpleNamespace(WaitCursor="wait"), WindowModality=types.SimpleNamespace(WindowModal=1)
+    )
     for name, module in (("qtpy", types.ModuleType("qtpy")), ("qtpy.QtWidgets", widgets), ("qtpy.QtCore", core)):
         monkeypatch.setitem(sys.modules, name, module)
     gui = {name: types.ModuleType(name) for name in ("fakegui", "fakegui.gui2p", "fakegui.masks", "fakegui.classgui")}
@@ -331,6 +337,21 @@ def test_open_elsewhere(qt, folder, registered):
         ActSort(window).trigger(False)
     assert qt.said[-1][0] == "warning"
     assert "is open already" in qt.said[-1][1]
+
+
+def test_stopped(qt, folder, monkeypatch):
+    plane = folder() / "plane0"
+    window = Window().load(plane)
+    window.flip(*six(window))
+    before = tree(plane)
+    monkeypatch.setattr(Widget, "canceled", True)
+    ActSort(window).trigger(False)
+    assert qt.said == [("warning", "Stopped. Nothing was written. Choose the entry again to go on.")]
+    assert tree(plane) == before
+    assert qt.busy == 0
+    monkeypatch.setattr(Widget, "canceled", False)
+    ActSort(window).trigger(False)
+    assert qt.said[-1][0] == "question"
 
 
 def test_questions_in_the_window(qt, folder):

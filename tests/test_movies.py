@@ -476,6 +476,21 @@ def test_a_file_that_is_written_elsewhere(recording: Recording, tmp_path: Path) 
             movies.open_movie(path, recording)
 
 
+def test_a_filter_that_h5py_lacks_is_told_from_damage(recording: Recording, tmp_path: Path) -> None:
+    frames = frames_of(recording)
+    with h5py.File(tmp_path / "blosc.h5", "w") as file:
+        dataset = file.create_dataset("mov", frames.shape, frames.dtype, chunks=frames.shape, compression=32001, allow_unknown_filter=True)
+        dataset.id.write_direct_chunk((0, 0, 0), b"compressed by a plug-in")
+    movie = movies.open_movie(tmp_path / "blosc.h5", recording)
+    with pytest.raises(MissingDependencyError, match="hdf5plugin"):
+        movie.read(0, 2)
+    with h5py.File(tmp_path / "damaged.h5", "w") as file:
+        dataset = file.create_dataset("mov", frames.shape, frames.dtype, chunks=frames.shape, compression="gzip")
+        dataset.id.write_direct_chunk((0, 0, 0), b"not what gzip makes")
+    with pytest.raises(FormatError, match="cannot be read"):
+        movies.open_movie(tmp_path / "damaged.h5", recording).read(0, 2)
+
+
 class _Bomb:
     def __reduce__(self) -> tuple[Any, ...]:
         return (Path("/tmp/actsort-movie-bomb").touch, ())

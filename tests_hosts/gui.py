@@ -1,9 +1,12 @@
-"""Suite2p's real main window, offscreen: ``python gui.py PLANE STEPS`` opens a plane and does what STEPS (JSON) says, a line of JSON for each.
+"""Suite2p's real main window, offscreen: ``python gui.py PLANE STEPS`` opens a plane and does what STEPS (JSON) says.
 
-Steps: ``["flip", roi]`` (number into the ROI box, Enter, the Up key), ``["enter", 0.5]`` (Enter in the probability box),
-``["classifier", file]`` (Classifier > Load > from file), ``["plugin", words]`` (the entry of the Plugins menu whose text holds these words;
-questions are answered Yes), ``["answers", [number, truth]]`` (press Cell or Not a cell in the window that asks, so many times, as the list says for
-the ROI that Suite2p shows; then Done).
+It prints a line of JSON for the opening and for each step:
+
+``["flip", roi]``             number into the ROI box, Enter, the Up key
+``["enter", 0.5]``            Enter in the probability box
+``["classifier", file]``      Classifier > Load > from file
+``["plugin", words]``         the menu entry whose text holds these words; questions are answered Yes
+``["answers", [n, truth]]``   press Cell or Not a cell in the window that asks, n times, as the list says for the ROI shown; then Done
 """
 
 from __future__ import annotations

@@ -60,7 +60,9 @@ def make(seed: int = 0, fov: tuple[int, int] = (112, 144), n_frames: int = 500, 
             shapes.append(0.35 * np.exp(-(along**2 + 2 * across**2) / 50))
             activity[i] = _slow(rng, n_frames)
     sources = np.array(shapes)
-    baseline = 400 + 120 * np.exp(-((y - fov[0] / 2) ** 2 + (x - fov[1] / 2) ** 2) / (0.3 * fov[0] * fov[1])) + 150 * sources[:n_neurons].sum(0)
+    baseline = (
+        400 + 120 * np.exp(-((y - fov[0] / 2) ** 2 + (x - fov[1] / 2) ** 2) / (0.3 * fov[0] * fov[1])) + 150 * sources[:n_neurons].sum(0)
+    )
     frames = baseline + 260 * np.tensordot(activity.T, sources, 1) + 40 * _slow(rng, n_frames)[:, None, None]
     frames += rng.normal(0, 28, frames.shape)
     for t, (dy, dx) in enumerate(rng.integers(-1, 2, (n_frames, 2))):
@@ -69,7 +71,7 @@ def make(seed: int = 0, fov: tuple[int, int] = (112, 144), n_frames: int = 500, 
 
 
 def truth(plane: Path, movie: Movie, stat: Any) -> NDArray[np.int8]:
-    """``(n_rois,)``: 1 where a region of interest is a neuron (the best of its fragments that cover a third of it), else 0.
+    """``(n_rois,)``: 1 where a region of interest is a neuron (the best of those that cover a third of it and move with it), else 0.
 
     Parameters
     ----------

@@ -20,6 +20,7 @@ from actsort_core.errors import UsageError
 from actsort_core.model import Prior, Recording, TraceArray, as_footprints
 
 WHERE = "cnm.estimates"
+_CUT = ("C", "S", "YrA", "R", "F_dff", "g", "bl", "c1", "neurons_sn", "lam", "cnn_preds", "SNR_comp", "r_values")  # by select_components
 _MEAN_BYTES = 1 << 28  # of the movie that is averaged for a picture
 _AFTER = "Call it after cnm.fit, best after cnm.estimates.evaluate_components."
 
@@ -182,6 +183,8 @@ def live_recording(
     footprints = footprints_of(estimates, fov)
     n_cells = int(footprints.shape[1])
     traces, kind, denoised = _traces(estimates, n_cells, notes)
+    if problem := _cannot_select(estimates, n_cells):
+        notes.append(problem)
     verdict, person, evaluated = _verdicts(estimates, n_cells, FIELDS if lists else FIELDS[:2], notes)
     pictures = _images(estimates, fov)
     movie, picture = movie_of(images, fov, int(traces.shape[1]))
@@ -247,6 +250,23 @@ def _verdicts(estimates: Any, n_cells: int, fields: Sequence[str], notes: list[s
             if (values := _array(estimates, name)) is not None:
                 group[name] = values
         return verdicts(group, n_cells, discarded, notes)
+
+
+def _cannot_select(estimates: Any, n_cells: int) -> str:
+    """Why ``select_components`` of CaImAn 1.12 would fail on this object, with the remedy (see `_caiman_verdict.cannot_select`); or ""."""
+    apart = getattr(estimates, "discarded_components", None)
+    remedies, clash = [], False
+    for name in _CUT:
+        values, others = getattr(estimates, name, None), getattr(apart, name, None)
+        if values is not None and np.ndim(values) == 0:
+            remedies.append(f"set {WHERE}.{name} = None")
+        elif values is not None and others is not None and len(values) == n_cells:
+            clash = clash or np.shape(values)[1:] != np.shape(others)[1:]
+    if isinstance(getattr(estimates, "A_thr", None), Mapping):
+        remedies.append(f"set {WHERE}.A_thr = None")
+    if clash:
+        remedies.append("call it with save_discarded_components=False")
+    return f"CaImAn's own select_components fails on this object: {', '.join(remedies)}." if remedies else ""
 
 
 def _metrics(estimates: Any, n_cells: int, notes: list[str]) -> dict[str, NDArray[np.float64]]:

@@ -45,7 +45,7 @@ def opened(
     """
     registered = options.get("plugins", ())
     loaded = registered if isinstance(registered, plugins.Plugins) else plugins.load(registered)
-    given = {"refit_wait": opening.REFIT_WAIT, **options, "plugins": loaded, "prepare": False}
+    given = {"refit_wait": opening.REFIT_WAIT, **options, "plugins": loaded, "prepare": False, "format": "caiman"}
     files = pool.files(folder)
     notes: list[str] = []
     if not files:
@@ -54,27 +54,28 @@ def opened(
         pool.save(replace(live, name=path.stem), path)
         return _ready(opening.open(path, warm_start=start, **given)), notes
     with ExitStack() as stack:
-        latest = pool.read(files[0])
         earlier = {path: stack.enter_context(known) for path in files if (known := _look(path, loaded)) is not None}
-        found = next((path for path in files if _holds(pool.read(path), live)), None)
-        if found is not None:
-            path = found
-            _refresh(path, live, earlier.get(path))
+        known_as = {path: next(iter(earlier[path].recordings.values())) if path in earlier else pool.read(path) for path in files}
+        first_seen = {path: next(iter(earlier[path].priors.values())) if path in earlier else known_as[path].prior for path in files}
+        path = next((path for path in files if _holds(known_as[path], live)), folder / f"fit{int(files[0].stem[3:]) + 1}.hdf5")
+        if path in known_as:
+            _refresh(path, known_as[path], first_seen[path], live)
         else:
-            path = folder / f"fit{int(files[0].stem[3:]) + 1}.hdf5"
-            before = earlier.get(files[0])
-            prior = latest.prior if before is None else next(iter(before.priors.values()))
-            pool.save(_grown(latest, prior, live, apart, reattach, folder, path.stem, notes), path)
-            if before is not None:
-                given = {**{name: getattr(before.options, name) for name in _KEPT}, **given}
-                start = warm.stored_examples(before.folder) if start is None else start
-        opened = opening.open(path, warm_start=start, **given)
-        others = [one for other, one in earlier.items() if other != path]
-        taken = pool.carry(opened, others)
+            latest = files[0]
+            pool.save(_grown(known_as[latest], first_seen[latest], live, apart, reattach, folder, path.stem, notes), path)
+            if latest in earlier:
+                given = {**{name: getattr(earlier[latest].options, name) for name in _KEPT}, **given}
+                start = warm.stored_examples(earlier[latest].folder) if start is None else start
+        session = opening.open(path, warm_start=start, **given)
+        try:
+            taken = pool.carry(session, [one for other, one in earlier.items() if other != path])
+        except BaseException:
+            session.close()
+            raise
     if taken:
         said = ", ".join(f"{n} by {how}" for how, n in sorted(taken.items()))
         notes.append(f"{sum(taken.values())} labels given to earlier fits followed their components ({said}).")
-    return _ready(opened), notes
+    return _ready(session), notes
 
 
 def _check_free(folder: Path) -> None:
@@ -99,7 +100,7 @@ def _look(path: Path, loaded: plugins.Plugins) -> Session | None:
     folder = store.default_folder(path)
     if not store.is_session(folder):
         return None
-    return opening.open(path, session=folder, read_only=True, prepare=False, refit_wait=0, plugins=loaded)
+    return opening.open(path, session=folder, read_only=True, prepare=False, refit_wait=0, plugins=loaded, format="caiman")
 
 
 def _holds(known: Recording, live: Recording) -> bool:
@@ -107,21 +108,19 @@ def _holds(known: Recording, live: Recording) -> bool:
     return known.fov == live.fov and bool((place >= 0).all())
 
 
-def _refresh(path: Path, live: Recording, known: Session | None) -> None:
+def _refresh(path: Path, old: Recording, prior: Prior, live: Recording) -> None:
     """Put the evidence the live components have now (evaluated since?) into the pool that holds them, if it is not there already."""
-    old = pool.read(path)
     place, clear = pool.locate(live.candidate_fingerprints, old.candidate_fingerprints)
     place = np.where(clear, place, -1)
     here = np.flatnonzero(place >= 0)
     part = pool.together([(live, here)], [live.prior], live.name)
     if not len(here) or live.n_frames != old.n_frames or not pool.differs(old, part, place[here]):
         return
-    first = old.prior if known is None else next(iter(known.priors.values()))
     rest = np.setdiff1d(np.arange(old.n_cells), place)
     both = pool.together([(part, np.arange(len(here))), (old, rest)], [Prior.undecided(len(here)), old.prior], path.stem)
     order = np.argsort(np.concatenate([place[here], rest]))  # as it was: labels are told by position, too
     new = pool.together([(both, order)], [both.prior], path.stem)
-    pool.save(replace(new, prior=first, fps=live.fps or old.fps, images={**old.images, **live.images}), path)
+    pool.save(replace(new, prior=prior, fps=live.fps or old.fps, images={**old.images, **live.images}), path)
 
 
 def _grown(

@@ -168,7 +168,13 @@ class Rows:
 
     def __getitem__(self, rows: slice) -> NDArray[np.float32]:
         """Some candidates: ``(n_rows, n_frames)`` float32."""
-        picked = [source[i : i + 1] for source, i in self._rows[rows]]
+        runs: list[tuple[TraceArray, int, int]] = []  # what is side by side is read in one go: each read opens a file
+        for source, i in self._rows[rows]:
+            if runs and runs[-1][0] is source and runs[-1][2] == i:
+                runs[-1] = (source, runs[-1][1], i + 1)
+            else:
+                runs.append((source, i, i + 1))
+        picked = [source[start:stop] for source, start, stop in runs]
         return np.concatenate([np.zeros((0, self.shape[1]), np.float32), *picked]).astype(np.float32)
 
 

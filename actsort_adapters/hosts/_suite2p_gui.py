@@ -12,7 +12,7 @@ from typing import Any
 from actsort_adapters.hosts import _suite2p_window as window
 from actsort_adapters.suite2p import OPEN_GUI
 from actsort_core import plugins
-from actsort_core.errors import ActsortError, LockedError
+from actsort_core.errors import ActsortError, LockedError, UsageError
 from actsort_core.model import CELL, NOT_CELL, UNSURE
 from actsort_core.session import Session
 
@@ -62,12 +62,35 @@ def _busy() -> Iterator[None]:
         application.restoreOverrideCursor()
 
 
+@contextlib.contextmanager
+def _progress(parent: Any) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar with a button to stop, after two seconds: a movie takes minutes. What was read of it is kept for the next time."""
+    dialog = _qt("QtWidgets").QProgressDialog(parent)
+    dialog.setWindowTitle(TITLE)
+    dialog.setWindowModality(_qt("QtCore").Qt.WindowModality.WindowModal)  # no click in Suite2p's window meanwhile
+    dialog.setMinimumDuration(2000)
+    dialog.setAutoReset(False)
+
+    def tell(name: str, done: int, total: int) -> None:
+        if dialog.wasCanceled():
+            raise UsageError("Stopped.", "Nothing was written. Choose the entry again to go on.")
+        dialog.setLabelText(f"{name}...")
+        dialog.setRange(0, max(int(total), 1))
+        dialog.setValue(int(done))
+
+    try:
+        yield tell
+    finally:
+        dialog.close()
+        dialog.deleteLater()
+
+
 def _opened(parent: Any) -> tuple[window.View, Session, tuple[str, ...], tuple[int, int]]:
     """The session of what is loaded, with the clicks of the window as labels."""
-    with _busy():
+    with _busy(), _progress(parent) as tell:
         view = window.view_of(parent)
         try:
-            session = window.open_session(view, plugins.load())
+            session = window.open_session(view, plugins.load(), tell)
         except LockedError as error:
             hint = "Press Done in ActSort's questions, or close the other program; then choose this again."
             raise LockedError(f"The session of {view.path} is open already, in this window or elsewhere.", hint) from error

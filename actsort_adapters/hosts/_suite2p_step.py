@@ -14,7 +14,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +98,11 @@ class _Plane:
     rois: list[Any] = field(default_factory=list)
     fov: tuple[int, int] = (0, 0)
     traces: Corrected | None = None
+    movie: Path | None = None
 
     def forget(self) -> None:
         """The next one is another plane, and traces are large."""
-        self.folder, self.fps, self.rois, self.traces = None, None, [], None
+        self.folder, self.fps, self.rois, self.traces, self.movie = None, None, [], None, None
 
 
 @contextlib.contextmanager
@@ -199,6 +200,8 @@ def _replaced(plane: _Plane, judge: Callable[[Any], tuple[Step, NDArray[np.float
             plane.rois, plane.fov = list(out[0] if old else given["stat"]), (int(height), int(width))
             fluorescence, neuropil = out[1:3] if old else out[:2]
             plane.traces = Corrected(fluorescence, neuropil, float(coefficient))
+            file = getattr(given["f_reg"], "filename", None)  # suite2p.io.BinaryFile; an array has none
+            plane.movie = None if file is None else Path(file)
         return out
 
     def classify_by_model(stat: Any, classfile: Any, *args: Any, **kwargs: Any) -> Any:
@@ -277,7 +280,7 @@ def _recording(plane: _Plane, stat: Sequence[Mapping[str, Any]]) -> Recording:
     if any(part.shape != (len(stat), traces.shape[1]) for part in (traces.fluorescence, traces.neuropil)):
         raise PluginError(f"Suite2p extracted {traces.shape} traces for {len(stat)} ROIs.")
     kind = f"F - {traces.coefficient:g}*Fneu"
-    return live_plane(plane.folder or Path("plane"), stat, plane.fov, traces, kind, plane.fps)
+    return live_plane(plane.folder or Path("plane"), stat, plane.fov, traces, kind, plane.fps, plane.movie)
 
 
 def _judge(
@@ -290,7 +293,13 @@ def _judge(
     folder: Path | None,
 ) -> tuple[Step, NDArray[np.float64]]:
     """As `actsort apply` decides about the same plane when it is on disk."""
-    table = compute_table(recording, select(registered.features, model.features))
+    groups, warned = select(registered.features, model.features), []
+    try:
+        table = compute_table(recording, groups)
+    except ActsortError as error:
+        if recording.movie_path is None:
+            raise
+        table, warned = compute_table(replace(recording, movie_path=None), groups), [f"the movie cannot be used ({error})"]
     x, lacking = model.match(table)
     p = model.probability(x, recording.fingerprint)
     line = batch.line(p, cut, favour)
@@ -299,8 +308,8 @@ def _judge(
     labels = {c: Label(c, said[name], "") for c, name in zip(ids, recording.candidate_fingerprints, strict=True) if name in said}
     predictions = Predictions(ids, p, float(p.mean()), line, max(1, model.n_labels))
     curation: Curation = decide.curate({key: recording}, {key: Prior.undecided(len(ids))}, labels, predictions, lambda kind: kind)[key]
-    warned = tuple(unlike(model, table, lacking, model.log_odds(x, recording.fingerprint)))
-    step = Step(folder, len(ids), int(curation.accepted.sum()), int((curation.origin == "label").sum()), line, "", warned)
+    warned += unlike(model, table, lacking, model.log_odds(x, recording.fingerprint))
+    step = Step(folder, len(ids), int(curation.accepted.sum()), int((curation.origin == "label").sum()), line, "", tuple(warned))
     return step, np.column_stack([curation.accepted.astype(np.float64), curation.host_probability()])
 
 

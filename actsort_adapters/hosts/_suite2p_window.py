@@ -19,6 +19,7 @@ from actsort_adapters._npy import open_plain
 from actsort_adapters._suite2p_copies import in_combined, read_table
 from actsort_core import clicks, importing, opening, store
 from actsort_core.errors import ActsortError, ChangedError, MissingFileError, UsageError
+from actsort_core.features.table import Progress
 from actsort_core.model import CELL, NOT_CELL, CandidateId, Prior
 from actsort_core.plugins import Plugins
 from actsort_core.session import Session
@@ -79,8 +80,17 @@ def view_of(window: Any) -> View:
     return View(folder, (folder,), folder / "iscell.npy")
 
 
-def open_session(view: View, plugins: Plugins) -> Session:
+def open_session(view: View, plugins: Plugins, progress: Progress | None = None) -> Session:
     """Resume the session of what is shown, or start one. Labels of sessions of single planes come into a new one of all planes.
+
+    Parameters
+    ----------
+    view
+        What is shown.
+    plugins
+        Plug-ins already loaded.
+    progress
+        Called while features are computed.
 
     Raises
     ------
@@ -89,8 +99,8 @@ def open_session(view: View, plugins: Plugins) -> Session:
     """
     folder = _session_of(view)
     if folder is not None:
-        return opening.open(session=folder, plugins=plugins)
-    session = opening.open(view.path, plugins=plugins)
+        return opening.open(session=folder, plugins=plugins, progress=progress)
+    session = opening.open(view.path, plugins=plugins, progress=progress)
     try:
         own = [store.default_folder(plane) for plane in view.planes]
         others = [one for one in own if store.is_session(one) and one.resolve() != session.folder.resolve()]

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from actsort_adapters._caiman_write import decision_fields
@@ -26,6 +27,7 @@ from actsort_core.errors import CandidateError, ChangedError, UsageError
 from actsort_core.model import CandidateId, Curation
 from actsort_core.session import Session
 
+_HOW_MOVIE = "images=, memory-mapped by CaImAn, or with movie='PATH'"
 _open: weakref.WeakValueDictionary[Path, Curator] = weakref.WeakValueDictionary()
 
 
@@ -144,10 +146,12 @@ class Curator:
 
     def __init__(self, estimates: Any, session: Session, movie: Any = None, notes: tuple[str, ...] = ()) -> None:
         self.estimates, self.session, self.movie = estimates, session, movie
-        self.notes = list(dict.fromkeys((*notes, *session.notes)))
+        told = (note.replace("--movie PATH", _HOW_MOVIE) for note in session.notes)
+        self.notes = list(dict.fromkeys((*notes, *told)))
         self.set_fields = self.closed = False
         (self.key,) = session.recordings
         self._seen: tuple[Any, NDArray[np.int64], dict[int, int]] | None = None
+        self._total = 0.0
 
     # ---- which is which
 
@@ -168,11 +172,13 @@ class Curator:
 
     def _places(self) -> tuple[NDArray[np.int64], dict[int, int]]:
         """Where the components CaImAn has now are in the session (-1: nobody can tell), and the other way round."""
-        matrix = matrix_of(self.estimates)
-        stamp = (matrix.shape, matrix.nnz, hash(matrix.data.tobytes()), hash(matrix.indices.tobytes()))
-        if self._seen is None or self._seen[0] != stamp:
+        matrix = self.estimates.A
+        weights = matrix.data if sp.issparse(matrix) else matrix
+        total = float(np.sum(weights))
+        # Every step of CaImAn makes a new A; the sum is for those who write into it. Fingerprints take half a second for 10,000 components.
+        if self._seen is None or self._seen[0] is not matrix or self._total != total:
             recording = self.session.recordings[self.key]
-            if matrix.shape[0] != recording.footprints.shape[0]:
+            if matrix_of(self.estimates).shape[0] != recording.footprints.shape[0]:
                 raise ChangedError("cnm.estimates is of another field of view now.", "Call curate with another session.")
             place, clear = locate(fingerprints_of(self.estimates, recording.fov), recording.candidate_fingerprints)
             if new := int((place < 0).sum()):
@@ -181,7 +187,7 @@ class Curator:
                     "Call curate again with the same session: labels follow their components.",
                 )
             place = np.where(clear, place, -1)
-            self._seen = stamp, place, {int(p): i for i, p in enumerate(place) if p >= 0}
+            self._seen, self._total = (matrix, place, {int(p): i for i, p in enumerate(place) if p >= 0}), total
         return self._seen[1], self._seen[2]
 
     def _id(self, component: int) -> CandidateId:

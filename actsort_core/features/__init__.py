@@ -30,6 +30,9 @@ class Feature:
         Column number (1-based) in the published 76 where it is the same quantity, else None.
     description
         One line.
+    default
+        Whether it is used when its group is used by default and nobody named the group: of features that say nearly the same one is
+        enough where labels are few.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Feature:
     version: int
     published: int | None
     description: str
+    default: bool = True
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,11 @@ _PER_PERIOD = ("roi_excess", "marginal_trace", "marginal_fluorescence")
 CONTAMINATION = ("contamination_mean", "contamination_min", "contamination_p10", "contamination_p20")
 NEIGHBOURS = ("image_correlation", *(f"{name}_p{round(100 * q):02d}" for name in _PER_PERIOD for q in QUANTILES))
 MATCH = tuple(f"frame_match_{round(100 * share):02d}" for share in SHARES)
+# Enough of them by default: with all 30 the first labels teach less (benchmarks/movie_labels.py).
+_USUAL = {
+    *("contamination_mean", "contamination_p20", "image_correlation", "roi_excess_p50", "frame_match_00", "frame_match_50"),
+    *(f"{name}_{q}" for name in ("marginal_trace", "marginal_fluorescence") for q in ("p25", "p50", "p75")),
+}
 MOTION = ("event_shift", "jitter", "trace_correlation", "explained", "negative")
 
 
@@ -214,6 +219,10 @@ def _group(name: str, reader: str, features: tuple[Feature, ...]) -> FeatureGrou
     )
 
 
+def _feature(name: str, unit: str, published: int, description: str) -> Feature:
+    return Feature(f"movie.{name}", unit, 1, published, description, default=name in _USUAL)
+
+
 _WORDS = {
     "roi_excess": "fluorescence inside the footprint that the trace does not explain, over the trace",
     "marginal_trace": "trace that the surround does not explain, over the trace",
@@ -235,9 +244,9 @@ NEIGHBOURS_GROUP = _group(
     "movie_neighbours",
     "neighbours",
     (
-        Feature("movie.image_correlation", "1", 1, 51, "cosine of the footprint with the image of the events"),
+        _feature("image_correlation", "1", 51, "cosine of the footprint with the image of the events"),
         *(
-            Feature(f"movie.{name}", "1", 1, 52 + i, f"{_WORDS[name[:-4]]}: {int(name[-2:])} % quantile over active periods")
+            _feature(name, "1", 52 + i, f"{_WORDS[name[:-4]]}: {int(name[-2:])} % quantile over active periods")
             for i, name in enumerate(NEIGHBOURS[1:])
         ),
     ),
@@ -246,7 +255,7 @@ MATCH_GROUP = _group(
     "movie_match",
     "match",
     tuple(
-        Feature(f"movie.{name}", "1", 1, 67 + i, f"correlation of frames with the footprint, trace above .{i} of its maximum")
+        _feature(name, "1", 67 + i, f"correlation of frames with the footprint, trace above .{i} of its maximum")
         for i, name in enumerate(MATCH)
     ),
 )

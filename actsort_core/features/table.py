@@ -64,14 +64,15 @@ SETS: Mapping[str, tuple[str, ...]] = {
 def select(groups: Mapping[str, FeatureGroup], names: Sequence[str] | None) -> tuple[FeatureGroup, ...]:
     """The groups the user asked for: None for the defaults, names to choose, ``+name`` / ``-name`` to change the defaults.
 
-    A name is that of a group, of a set (`SETS`), or of a single feature (``trace.log_snr``), for which its group is narrowed.
+    A name is that of a group, of a set (`SETS`), or of a single feature (``trace.log_snr``), for which its group is narrowed. By default
+    groups come with their features that are used by default, a group that is named with all.
 
     Raises
     ------
     UnknownNameError
         No such group or feature, or nothing is left.
     """
-    chosen: dict[str, FeatureGroup] = {name: group for name, group in groups.items() if group.default}
+    chosen = {name: _by_default(group) for name, group in groups.items() if group.default}
     if names is None:
         return tuple(chosen.values())
     asked = [(sign, part) for sign, name in map(_signed, names) for part in SETS.get(name, (name,))]
@@ -105,6 +106,12 @@ def _find(groups: Mapping[str, FeatureGroup], name: str) -> tuple[FeatureGroup, 
         near = difflib.get_close_matches(name, [feature.name for group in groups.values() for feature in group.features], 1)
         raise UnknownNameError(f"There is no feature {name!r}.", f"Did you mean {near[0]!r}?" if near else "See: actsort plugins.")
     return groups[name], False
+
+
+def _by_default(group: FeatureGroup) -> FeatureGroup:
+    """`group` with the columns that are used when nobody named it."""
+    usual = {feature.name for feature in group.features if feature.default}
+    return group if group.open_ended or len(usual) == len(group.features) else _narrowed(group, usual.__contains__)
 
 
 def _narrowed(group: FeatureGroup, keep: Callable[[str], bool]) -> FeatureGroup:

@@ -1,7 +1,7 @@
 """ActSort as a backend of another library: a plain function from footprints and traces to decisions.
 
-SpikeInterface labels units like this (``auto_label_units(analyzer, model)``): arrays in, a verdict and a probability for each out, no files to
-look after. Copy this file and change it.
+SpikeInterface labels units like this (``auto_label_units(analyzer, model)``): arrays in, a verdict and a probability for each out, and no
+files to look after. Copy this file and change it.
 
 >>> from backend import decide
 >>> found = decide(masks, traces, fps=15, answer=lambda i: ask_somebody(i), questions=40)    # doctest: +SKIP
