@@ -22,7 +22,7 @@ _NEEDED = {"spatial_weights", "traces"}
 _TELLING = {"snapshots", "cellBoundaries", "spikeIdxs", "features"}
 _NOISE = ("power", "frames", "events")
 N_FEATURES = 76
-# Our names of the published features, in their order (docs/features.md); without one of ours, its number.
+# Our names of the published features, in their order (docs/features.md).
 FEATURES = (
     *("snr", "median_residual", "n_weak_peaks", "top_decile_std", "strong_peak_interval", "weak_peak_interval", "peak_interval"),
     *("total_width", "strong_total_width", "width_std", "strong_width_std"),
@@ -31,7 +31,13 @@ FEATURES = (
     *("area_px", "n_bodies", "weight_sum", "perimeter_px", "edge_distance_px", "circularity", "elongation", "mean_weight", "roughness"),
     "max_overlap_correlation",
 )
-NAMES = (*(f"published.{name}" for name in FEATURES), *(f"published_{number}" for number in range(len(FEATURES) + 1, N_FEATURES + 1)))
+_QUANTILES = ("p01", "p25", "p50", "p75", "p99")
+FROM_MOVIE = (
+    *("contamination_mean", "contamination_min", "contamination_p10", "contamination_p20", "image_correlation"),
+    *(f"{what}_{q}" for what in ("roi_excess", "marginal_trace", "marginal_fluorescence") for q in _QUANTILES),
+    *(f"frame_match_{share:02d}" for share in range(0, 100, 10)),
+)
+NAMES = (*(f"published.{name}" for name in FEATURES), *(f"movie.{name}" for name in FROM_MOVIE))
 # get_features.m with "fast features" leaves some out without leaving their columns free: which feature each column then holds (0: none).
 FAST = (1, 2, 0, 4, *range(30, 45), *range(67, 77))
 

@@ -194,7 +194,7 @@ def _coded(difference: NDArray[np.float32], good: NDArray[np.bool_], limit: int)
     levels = np.clip(np.rint(difference * np.float32(1 / finest)), 1 - ZERO, ZERO - 1)
     counts = np.bincount((levels + ZERO).astype(np.intp).ravel(), minlength=256)
     best = b""
-    first = bisect.bisect_left(STEPS, -limit, hi=len(STEPS) - 1, key=lambda factor: -_estimate(counts, factor))
+    first = bisect.bisect_left(STEPS[:-1], -float(limit), key=lambda factor: -_estimate(counts, factor))
     for factor in STEPS[first:]:
         coarse = np.clip(np.rint(difference * np.float32(1 / (finest * factor))), 1 - ZERO, ZERO - 1) if factor > 1 else levels
         padded = np.zeros((N_EVENTS * LENGTH, MOST_PIXELS), np.uint8)

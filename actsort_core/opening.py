@@ -194,6 +194,7 @@ def open(
     options = replace(options, movies={**options.movies, **movies.to_remember(named, folder)})
     sources = _with_movies(sources, named, options, folder)
     journal = Journal(folder, read_only)
+    warm_before: Mapping[Path, bytes | None] = {}
     try:
         if broken := writeback.interrupted(journal):
             notes.append(f"A write-back was interrupted ({', '.join(broken)}): run 'actsort write' again, or 'actsort restore'.")
@@ -208,7 +209,7 @@ def open(
         if not read_only and (options != old or moved or told or reattach):
             store.write_document(folder, sources, priors, options, created)
         if start is not None:
-            warm.keep(folder, start)
+            warm_before = warm.keep(folder, start)
         out.is_new, out.reattached = document is None, told
         out.notes += told or ([changed.waiting_note(out.waiting)] if out.waiting else [])
         out.overlap, out.execution = shared, execution
@@ -218,6 +219,7 @@ def open(
             if refit_wait != 0:  # resumed: the first question should come from the model, not from chance
                 out.catch_up(FIRST_FIT)
     except BaseException:
+        warm.put_back(warm_before)
         journal.close()
         if start is not None and document is None and not journal.events:
             store.remove(folder)  # a warm start that does not fit would be in the way of the right one

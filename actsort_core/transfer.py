@@ -21,6 +21,7 @@ FOLDS = 5
 SAMPLED = 1000  # candidates that tell where the examples' model draws its line
 SURE = 3.0  # log odds: no label is believed to be more certain than that
 AGAINST, AGAINST_EACH, FEW = -2.0, 0.03, 20  # log likelihood ratio that drops the examples, lower for each label beyond the first twenty
+ALIKE = 10  # own labels of one class that may speak against the examples: good ones find the other kind within nine questions
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,13 +139,17 @@ def contradicted(warm: Warm, x: NDArray[np.float32], rows: NDArray[np.int64], y:
     x
         ``(n, n_features)`` scaled features of all candidates.
     rows, y
-        ``(n_labels,)`` the own labels. With one class only nothing is said against the examples.
+        ``(n_labels,)`` the own labels. With one class only they speak against the examples where there are `ALIKE` of them, and the
+        examples' model would have said the opposite of most: its questions move towards the other kind with every answer, and find none.
     """
-    if min(int((y == 1).sum()), int((y == 0).sum())) == 0:
+    few = min(int((y == 1).sum()), int((y == 0).sum()))
+    if few == 0 and len(y) < ALIKE:
         return False
     score = warm.model.log_odds(x[:: max(1, len(x) // SAMPLED)]).astype(np.float64)
     d = np.clip(warm.model.log_odds(x[rows]).astype(np.float64) - np.median(score), -SURE, SURE)
     sign = np.where(y == 1, 1.0, -1.0)
+    if few == 0:
+        return float(np.median(sign * d)) < 0
     ratio = _likelihood(d, sign) - _likelihood(np.zeros(len(y)), sign)
     return ratio < AGAINST - AGAINST_EACH * max(0, len(y) - FEW)
 

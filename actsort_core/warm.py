@@ -222,13 +222,30 @@ def gather(given: Given, plugins: Plugins | None = None) -> Examples:
     return read_many(paths, plugins)
 
 
-def keep(folder: Path, examples: Examples) -> None:
-    """Start a session from these examples from now on; from none at all where there are none. Its lock is held."""
+def keep(folder: Path, examples: Examples) -> dict[Path, bytes | None]:
+    """Start a session from these examples from now on; from none at all where there are none. Its lock is held.
+
+    Returns
+    -------
+    What was kept until now, for `put_back`.
+    """
+    paths = (folder / DOCUMENT, folder / ARRAYS)
+    before = {path: path.read_bytes() if path.is_file() else None for path in paths}
     if len(examples):
         store_examples(folder, examples)
     else:
-        for name in (DOCUMENT, ARRAYS):
-            (folder / name).unlink(missing_ok=True)
+        for path in paths:
+            path.unlink(missing_ok=True)
+    return before
+
+
+def put_back(before: Mapping[Path, bytes | None]) -> None:
+    """Undo `keep`: examples that do not fit must not be in the way of a session that has labels already."""
+    for path, content in before.items():
+        if content is None:
+            path.unlink(missing_ok=True)
+        else:
+            atomic_write(path, content)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -36,27 +36,23 @@ def tables(cells: int, seed: int, loaded: plugins.Plugins) -> tuple[dict[str, ND
     side = round((cells * 128) ** 0.5)
     made = simulate_movie(cells, fov=(side, side), n_frames=1500, seed=seed)
     every = compute_table(
-        made.recording, select(loaded.features, ["+actsort76", "+duplicates"]), movie=made.movie, execution=Execution("serial")
+        made.recording, select(loaded.features, ["+actsort76", "+motion", "+duplicates"]), movie=made.movie, execution=Execution("serial")
     )
-    groups = {feature.name: group.name for group in loaded.features.values() for feature in group.features}
-    default = {name for name, group in loaded.features.items() if group.default}
-    usual = {feature.name for group in select(loaded.features, None) for feature in group.features}
+    groups = {name: {feature.name for feature in group.features} for name, group in loaded.features.items()}
+    default = {feature.name for group in select(loaded.features, None) for feature in group.features}
+    movie = set().union(*(groups[name] for name in MOVIE))
+    plain = groups["published_trace"] | groups["published_footprint"]
     out = {}
     for name, kept in {
         "with the movie": default,
-        "with it and duplicates": default | {"duplicates"},
-        "with all of the movie": default | set(MOVIE),
-        "without": default - set(MOVIE),
-        "without, duplicates": default - set(MOVIE) | {"duplicates"},
-        "actsort76": {"published_trace", "published_footprint", *MOVIE[:3]},
-        "actsort46": {"published_trace", "published_footprint"},
+        "with it and duplicates": default | groups["duplicates"],
+        "with all from the movie": default | movie,
+        "without": default - movie,
+        "without, duplicates": default - movie | groups["duplicates"],
+        "actsort76": plain | movie - groups["motion"],
+        "actsort46": plain,
     }.items():
-        chosen = name.startswith("with ") and "all" not in name  # of the default groups the features used by default
-        columns = [
-            i
-            for i, column in enumerate(every.names)
-            if groups.get(column) in kept and (not chosen or column in usual or groups[column] == "duplicates")
-        ]
+        columns = [i for i, column in enumerate(every.names) if column in kept]
         out[name] = learn.stack([(tuple(every.names[i] for i in columns), every.values[:, columns])])[1]
     return out, np.where(made.truth > 0, 1, -1).astype(np.int8), made.kinds
 

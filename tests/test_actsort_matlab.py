@@ -127,7 +127,7 @@ def test_fast_features_move_forward(tmp_path):
     metrics = read(save(tmp_path / "a.mat", {"precomputedOutput": output})).metrics
     assert set(metrics) == {NAMES[which - 1] for which in FAST if which}
     np.testing.assert_array_equal(metrics["published.power_00_05"], features[:, 4])
-    np.testing.assert_array_equal(metrics["published_76"], features[:, len(FAST) - 1])
+    np.testing.assert_array_equal(metrics["movie.frame_match_90"], features[:, len(FAST) - 1])
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def published(path: Path, **choices) -> Path:
 def test_published_columns_go_by_our_names_where_we_compute_them(tmp_path):
     found = read_annotated(published(tmp_path / "m.mat", ann=[1, -1, 1], bob=[1, 1, -1]))
     assert found.names == published_names(48)
-    assert (found.names[0], found.names[36], found.names[46]) == ("published.snr", "published.area_px", "published_47")
+    assert (found.names[0], found.names[36], found.names[46]) == ("published.snr", "published.area_px", "movie.contamination_mean")
     assert len(set(published_names(76))) == 76
 
 

@@ -25,7 +25,9 @@ def people(seed: int = 0, n: int = 700, k: int = 6) -> Annotated:
     return Annotated("made", features, choices)
 
 
-def turned(bounds: tuple[int, ...] = (0, 700), warm: transfer.Warm | None = None, seed: int = 1) -> tuple[engine.Setup, engine.Known, learn.Fit]:
+def turned(
+    bounds: tuple[int, ...] = (0, 700), warm: transfer.Warm | None = None, seed: int = 1
+) -> tuple[engine.Setup, engine.Known, learn.Fit]:
     recording = people()
     x = learn.standardise(recording.features)
     loaded = plugins.load()

@@ -21,7 +21,7 @@ FOVS = [(24, 35), (35, 24), (8, 13, 5)]
 
 def columns(recording: Recording) -> dict[str, np.ndarray]:
     found = table.compute_table(recording, (duplicates.GROUP,))
-    return {name.removeprefix("duplicate."): found.values[:, i].astype(float) for i, name in enumerate(found.names)}
+    return {name.removeprefix("duplicates."): found.values[:, i].astype(float) for i, name in enumerate(found.names)}
 
 
 def slow(recording: Recording) -> dict[str, np.ndarray]:

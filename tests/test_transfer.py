@@ -79,8 +79,8 @@ def test_own_labels_speak_against_inverted_examples_and_not_against_good_ones(sh
     assert inverted is not None
     assert not contradicted(good, x, rows, y[rows])
     assert contradicted(inverted, x, rows, y[rows])
-    one_kind = rows[y[rows] == 1]
-    assert not contradicted(inverted, x, one_kind, y[one_kind]), "labels of one kind prove nothing"
+    one_kind = rows[y[rows] == 1][:9]
+    assert not contradicted(inverted, x, one_kind, y[one_kind]), "a few labels of one kind prove nothing"
 
 
 def test_labels_next_to_the_line_do_not_drop_good_examples() -> None:

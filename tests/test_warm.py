@@ -305,7 +305,7 @@ class TestFromFiles:
         found = read_examples(tmp_path / "x.mat")
         np.testing.assert_array_equal(found.y, [1, 0, 1])
         assert found.names[0] == "published.snr"  # by the name of our feature that is the same quantity
-        assert found.names[75] == "published_76"
+        assert found.names[75] == "movie.frame_match_90"
 
     def test_the_same_file_twice_counts_once(self, tmp_path):
         path = tmp_path / "sorted.csv"

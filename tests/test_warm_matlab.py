@@ -90,8 +90,8 @@ def test_features_have_our_names_where_ours_are_the_same(pair):
         "published.snr",
         "published.area_px",
         "published.max_overlap_correlation",
-        "published_47",
-        "published_76",
+        "movie.contamination_mean",
+        "movie.frame_match_90",
     )
 
 
@@ -103,7 +103,7 @@ def test_fast_features_stand_in_other_columns(tmp_path, values, said, write):
     scaled = learn.standardise(values.astype(np.float32))[[1, 4, 9, 16]]
     for name, column in (("published.snr", 0), ("published.top_decile_std", 3), ("published.power_00_05", 4), ("published.area_px", 11)):
         np.testing.assert_allclose(found.features[:, found.names.index(name)], scaled[:, column], atol=1e-6)
-    np.testing.assert_allclose(found.features[:, found.names.index("published_67")], scaled[:, 19], atol=1e-6)
+    np.testing.assert_allclose(found.features[:, found.names.index("movie.frame_match_00")], scaled[:, 19], atol=1e-6)
     assert "published.strong_peak_interval" not in found.names  # column 5 without the fast features
     assert len(found.names) == 28
 

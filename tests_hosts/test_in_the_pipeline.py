@@ -85,10 +85,10 @@ def test_several_planes_and_one_that_the_model_cannot_judge(model: Path, tmp_pat
     own = suite2p.classification.classify(stat(folder / "plane1"), suite2p.classification.builtin_classfile)
     assert np.load(folder / "plane1" / "iscell.npy").tolist() == own.tolist()
 
-    # The same as `actsort apply` after the run where no movie was left (the step sees traces and footprints, not the movie)
+    # The same as `actsort apply` after the run, the movie's evidence included
     table = np.load(folder / "plane0" / "iscell.npy")
     copy = tmp_path / "copy" / "plane0"
-    shutil.copytree(folder / "plane0", copy, ignore=shutil.ignore_patterns("*.bin"))
+    shutil.copytree(folder / "plane0", copy)
     (result,) = actsort_core.apply(model, copy)
     assert not result.error
     assert np.load(copy / "iscell.npy")[:, 0].tolist() == table[:, 0].tolist()

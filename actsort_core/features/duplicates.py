@@ -131,17 +131,17 @@ def _correlations(scores: NDArray[np.float32], a: Positions, b: Positions) -> Fl
 
 def _compute(recording: Recording) -> Features:
     found = duplicate_features(recording.traces, recording.footprints, recording.fov)
-    return {f"duplicate.{name}": values for name, values in found.items()}
+    return {f"duplicates.{name}": values for name, values in found.items()}
 
 
 GROUP = FeatureGroup(
     "duplicates",
     (
-        Feature("duplicate.overlap", "1", 1, None, "highest cosine with the footprint of a better neighbour"),
-        Feature("duplicate.containment", "share", 1, None, "how much of the footprint lies inside a better neighbour"),
-        Feature("duplicate.correlation", "1", 1, None, "highest correlation with the trace of a better neighbour"),
-        Feature("duplicate.sameness", "1", 1, None, "both with one neighbour: containment x correlation"),
-        Feature("duplicate.log_size_ratio", "log ratio", 1, None, "pixels of the footprint over those of that neighbour"),
+        Feature("duplicates.overlap", "1", 1, None, "highest cosine with the footprint of a better neighbour"),
+        Feature("duplicates.containment", "share", 1, None, "how much of the footprint lies inside a better neighbour"),
+        Feature("duplicates.correlation", "1", 1, None, "highest correlation with the trace of a better neighbour"),
+        Feature("duplicates.sameness", "1", 1, None, "both with one neighbour: containment x correlation"),
+        Feature("duplicates.log_size_ratio", "log ratio", 1, None, "pixels of the footprint over those of that neighbour"),
     ),
     frozenset({"traces", "footprints"}),
     _compute,

@@ -234,9 +234,7 @@ CONTAMINATION_GROUP = _group(
     "movie_contamination",
     "contamination",
     tuple(
-        Feature(
-            f"movie.{name}", "share", 1, 47 + i, f"pixels of a frame pushed up by something else: {_STATISTICS[name.rsplit('_', 1)[1]]}"
-        )
+        _feature(name, "share", 47 + i, f"pixels of a frame pushed up by something else: {_STATISTICS[name.rsplit('_', 1)[1]]}")
         for i, name in enumerate(CONTAMINATION)
     ),
 )
