@@ -50,7 +50,7 @@ class ActsortMatlabFormat:
         tuple of one Recording
             ``fov``: rows, columns. ``footprints``: spatial_weights (ndSparse or dense), float32, C order of pixels. ``traces``:
             ``(n_cells, n_frames)`` float32, from disk on demand. ``images``: ``"max_im"``. ``metrics``: the published features under
-            our names (``"published.snr"``, ``"movie.contamination_mean"``), without columns in which the app computed nothing. ``fps``: None,
+            our names (``"published.snr"``, ``"movie.image_correlation"``), without columns the app left empty. ``fps``: None,
             except in files that we made. ``prior``: labels_overall of the labels file (a person's label, else the app's classifier),
             undecided where there is none; ``person``: labels_ex.
 

@@ -325,7 +325,7 @@ def _decide(session: Session, model: Model, rule: _Line, progress: Progress | No
                 precision=float(known[curation.accepted].mean()) if curation.accepted.any() else math.nan,
                 recall=float(known[curation.accepted].sum() / known.sum()) if known.sum() > 0 else math.nan,
                 labels=int((curation.origin == "label").sum()),
-                warnings=tuple(unlike(model, table, lacking, log_odds)),
+                warnings=tuple(unlike(model, table, lacking, log_odds, recording.format)),
             )
         )
     return applied, curations

@@ -160,9 +160,7 @@ def _nearest(state: QueryState, line: NDArray[np.float64] | float) -> NDArray[np
 
 
 BUILTIN = (
-    Strategy(
-        "balanced_pi", "nearest to the line, towards the kind with fewer labels; some at random (default)", balanced_pi, audits=True
-    ),
+    Strategy("balanced_pi", "nearest to the line, towards the kind with fewer labels; some at random (default)", balanced_pi, audits=True),
     Strategy("nearest_pi", "closest to the estimated share of cells, where decisions are cut", nearest_pi),
     Strategy("cal", "least confident, closest to 0.5 (published as CAL)", cal, cold_start="dal"),
     Strategy("dal", "least like what is labelled already (published as DAL)", dal, cold_start="dal"),

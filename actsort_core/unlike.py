@@ -20,7 +20,7 @@ _UNSURE = 0.1  # loss of mean confidence that is worth a warning
 _SHARE = 1.5  # logit difference between the estimated share of cells here and in every recording the model learned from
 
 
-def unlike(model: Model, table: FeatureTable, lacking: Sequence[str], log_odds: NDArray[np.float64]) -> list[str]:
+def unlike(model: Model, table: FeatureTable, lacking: Sequence[str], log_odds: NDArray[np.float64], format: str = "") -> list[str]:
     """In words, where a recording looks unlike the ones a model learned from.
 
     Features are compared as measured: scaled by recording, the mean and spread of each are the same everywhere by construction.
@@ -36,8 +36,17 @@ def unlike(model: Model, table: FeatureTable, lacking: Sequence[str], log_odds: 
         The model's features that it lacks (see `Model.match`).
     log_odds
         ``(n_cells,)``: what the model says.
+    format
+        Name of the format of the recording; "" if it is not known.
     """
     out = []
+    learned = sorted({str(r["format"]) for r in model.provenance.get("recordings", ()) if r.get("format")})
+    if format and learned and format not in learned:
+        # tests/test_review4.py: how compact a footprint is tells cells from others in Suite2p's results, and the reverse in CaImAn's.
+        out.append(
+            f"a {format} result, and the model learned from {', '.join(learned)}: toolkits draw footprints in their own ways, and the same "
+            "feature may mean the opposite - do not trust it before you have looked"
+        )
     if len(table.values) < SMALL:
         out.append(f"only {len(table.values)} candidates: features are compared within a recording, which needs more")
     weight = np.abs(model.coef)
