@@ -127,7 +127,7 @@ def _unlabelled(state: QueryState) -> tuple[NDArray[np.float64], float]:
     draw = np.random.default_rng(int(labelled.sum())).permutation(len(labelled))[state.rank]
     by_draw = np.argsort(draw)
     rows = np.concatenate([by_draw[labelled[by_draw]][:n_each], by_draw[~labelled[by_draw]][:n_each]])
-    model = L1LogisticClassifier(tol=1e-5).fit(state.features[rows], labelled[rows])
+    model = L1LogisticClassifier().fit(state.features[rows], labelled[rows])
     known = model.predict_proba(state.features)[:, 1]
     return 1 - known, float(np.mean((known > 0.5) == labelled))
 
