@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from actsort_core.errors import UsageError
 
 EVERY = 2  # one question in two
-EARLY, EARLY_EVERY = 60, 5  # of the first sixty one in five: there a label that teaches is worth more than one that checks
+EARLY, EARLY_EVERY = 60, 10  # of the first sixty one in ten: there a label that teaches is worth more than one that checks
 ENOUGH = 1000  # candidates from which on audits are asked without being asked for
 _SLOPE = 1.5  # how steeply the chance of an error falls with the distance from the line; measured flatter than the model says
 _LEAST = 0.01  # chance of an error that is never ruled out, so that every candidate may be drawn

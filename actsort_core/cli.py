@@ -148,7 +148,7 @@ def info(ctx: click.Context, path: Path, format_: str | None, movie: Sequence[st
 @click.option(
     "--audits/--no-audits",
     default=None,
-    help="Draw every fifth, later every second question at random, to estimate the quality honestly. Default: from 1,000 candidates on.",
+    help="Draw every tenth, later every second question at random, to estimate the quality honestly. Default: from 1,000 candidates on.",
 )
 @click.option(
     "--class", "own_classes", multiple=True, metavar="NAME=KIND", help="A class of your own: --class dendrite=not_cell. Repeat for more."

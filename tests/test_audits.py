@@ -112,7 +112,7 @@ def test_the_highest_chance_still_falls_on_somebody_free() -> None:
     assert probability > 0
 
 
-def test_one_question_in_five_at_first_and_one_in_two_later() -> None:
+def test_one_question_in_ten_at_first_and_one_in_two_later() -> None:
     new = [n for n in range(1, 80) if audits.due(n) > audits.due(n - 1)]
-    assert new == [5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60, 62, 64, 66, 68, 70, 72, 74, 76, 78]
+    assert new == [10, 20, 30, 40, 50, 60, 62, 64, 66, 68, 70, 72, 74, 76, 78]
     assert audits.due(0) == 0

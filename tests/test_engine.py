@@ -50,7 +50,7 @@ def test_a_turn_is_the_same_from_any_start() -> None:
     np.testing.assert_array_equal(again.best(20, known(y, starters(y, 10)).labelled), cold.best(20, known(y, starters(y, 10)).labelled))
 
 
-def test_every_fifth_answer_is_at_first_an_audit_drawn_with_the_probability_it_says() -> None:
+def test_every_tenth_answer_is_at_first_an_audit_drawn_with_the_probability_it_says() -> None:
     x, y = made(1200)
     here = prepared(x, audits=True, seed=5)
     asked, audited, reasons = list(starters(y)), 0, []
@@ -70,15 +70,15 @@ def test_every_fifth_answer_is_at_first_an_audit_drawn_with_the_probability_it_s
             asked.append(index)
         else:
             asked.append(int(turn.best(1, state.labelled)[0]))
-    assert reasons == (["active"] * 4 + ["audit"]) * 6
-    assert engine.turn(replace(here, audits=False), known(y, asked, answered=9, audited=1)).audit is None
+    assert reasons == (["active"] * 9 + ["audit"]) * 3
+    assert engine.turn(replace(here, audits=False), known(y, asked, answered=19, audited=1)).audit is None
 
 
 def test_an_audit_that_was_missed_is_made_up_for() -> None:
     x, y = made(1200)
     here = prepared(x, audits=True)
-    assert engine.turn(here, known(y, starters(y), answered=11, audited=1)).audit is not None
-    assert engine.turn(here, known(y, starters(y), answered=11, audited=2)).audit is None
+    assert engine.turn(here, known(y, starters(y), answered=21, audited=1)).audit is not None
+    assert engine.turn(here, known(y, starters(y), answered=21, audited=2)).audit is None
 
 
 def test_every_recording_has_a_line_of_its_own() -> None:

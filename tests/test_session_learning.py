@@ -30,12 +30,12 @@ def session(opened, result, truth):
 # ---- audits
 
 
-def test_every_fifth_question_is_an_audit_at_first_with_its_probability_on_disk(session):
+def test_every_tenth_question_is_an_audit_at_first_with_its_probability_on_disk(session):
     events = [json.loads(line) for line in session.journal.path.read_text().splitlines()]
     asked = [e for e in events if e["reason"] in ("active", "audit")]
     reasons = [e["reason"] for e in asked]
     assert len(reasons) >= 9
-    assert reasons == ((["active"] * 4 + ["audit"]) * len(reasons))[: len(reasons)]
+    assert reasons == ((["active"] * 9 + ["audit"]) * len(reasons))[: len(reasons)]
     for event in asked:
         assert (event["inclusion"] is not None) == (event["reason"] == "audit")
         assert event["inclusion"] is None or 0 < event["inclusion"] <= 1
