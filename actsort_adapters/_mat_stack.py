@@ -39,6 +39,10 @@ def footprints(
     Footprints ``(n_pixels, n_cells)`` CSC float32 in C order; the field of view; the sum of each image as stored, its identity in
     the file.
     """
+    if node is None:  # the name is there, and what it stands for is damaged
+        raise FormatError(
+            f"{file.path}: the footprints cannot be read.", "The file is damaged: copy it again, or restore it from a backup."
+        )
     if node.opaque:
         matrix, fov = _mat_ndsparse.stack(file, node)
     elif node.kind == "sparse":

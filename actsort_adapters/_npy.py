@@ -133,7 +133,7 @@ def _open(path: Path) -> NpyFile:
         raise FormatError(f"{path} cannot be read ({error.strerror}).", "Check its permissions.") from error
     except Exception as error:  # a damaged header fails in many ways: tokenizer, literal_eval, dtype
         raise FormatError(f"{path} is not an .npy file, or its header is damaged ({error}).", _RESTORE) from error
-    if min(shape, default=0) < 0 or max(shape, default=0) > 2**40:
+    if min(shape, default=0) < 0 or max(shape, default=0) > 2**40 or len(shape) > 32:  # NumPy 1 has 32 dimensions at most
         raise FormatError(f"{path} declares the shape {shape}.", "The file is damaged.")
     return NpyFile(path, shape, dtype, fortran, offset)
 

@@ -108,7 +108,8 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
                 if line:
                     yield reader.line_num, [value.replace(",", ".") for value in line] if mark == ";" else line
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise FormatError(f"{path} could not be read as a table ({error}).", HELP) from error
+        said = f"byte {error.start} of a line is no UTF-8" if isinstance(error, UnicodeDecodeError) else error
+        raise FormatError(f"{path} could not be read as a table ({said}).", HELP) from error
 
 
 def _float(text: str, path: Path, line: int) -> float:

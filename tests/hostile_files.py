@@ -342,7 +342,8 @@ def _huge(opened: Any, name: str, shape: tuple[int, ...], dtype: Any, outside: P
 
 def _larger(opened: Any, name: str, shape: tuple[int, ...], dtype: Any, outside: Path) -> None:
     grown = tuple(max(1, n) * 4096 for n in shape) or (1 << 33,)
-    opened.create_dataset(name, grown, dtype, chunks=tuple(min(n, 256) for n in grown), compression="gzip", fillvalue=1)
+    chunks = tuple(min(n, 256 if len(grown) < 4 else 16) for n in grown)  # HDF5 knows no larger ones than 4 GB
+    opened.create_dataset(name, grown, dtype, chunks=chunks, compression="gzip", fillvalue=1)
 
 
 def _big_chunks(opened: Any, name: str, shape: tuple[int, ...], dtype: Any, outside: Path) -> None:
