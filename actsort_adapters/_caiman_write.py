@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from actsort_adapters import _hdf5
-from actsort_core.errors import ActsortError, ChangedError, WriteError
+from actsort_adapters import _hdf5, _hdf5_host
+from actsort_core.errors import ChangedError
 from actsort_core.formats import FileEdit
 from actsort_core.model import Curation
 
@@ -46,17 +45,7 @@ def decision_edit(path: Path, curation: Curation) -> FileEdit:
 
 def stage(path: Path, tmp: Path, fields: dict[str, NDArray[np.int64]], n_cells: int) -> None:
     """Copy `path` to `tmp`, set the four fields in the copy, and check that nothing else differs."""
-    # The original stays open (so locked against a host that wants to save) until the copy has been compared with it.
-    with _hdf5.opened(path) as before:
-        try:
-            shutil.copyfile(path, tmp)
-            wrong = _edit(before, tmp, fields, n_cells)
-        except ActsortError:
-            raise
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-            raise WriteError(f"Preparing the new {path} failed ({error}).", "Nothing was changed. Is the disk full?") from error
-    if wrong:
-        raise WriteError(f"The edited copy of {path} differs from it in {wrong}.", "Nothing was changed. Please report this.")
+    _hdf5_host.stage_copy(path, tmp, lambda before: _edit(before, tmp, fields, n_cells))
 
 
 def _edit(before: Any, tmp: Path, fields: dict[str, NDArray[np.int64]], n_cells: int) -> str:

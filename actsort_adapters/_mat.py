@@ -6,7 +6,7 @@ MATLAB's shape, always at least two dimensions: nothing is squeezed, so K = 1 an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from actsort_adapters import _hdf5, _mat5, _mat73
 from actsort_core.errors import ActsortError, FormatError, MissingFileError
+from actsort_core.formats import Sniff
 from actsort_core.model import TraceArray
 
 
@@ -156,3 +157,28 @@ def vector(node: Node | None) -> NDArray[Any] | None:
     if node is None or node.kind in ("struct", "cell", "char") or node.opaque or len(node.shape) != 2 or min(node.shape) > 1:
         return None
     return node.array().ravel()
+
+
+def sniff(path: Path, find: Callable[[Any], object], hint: Callable[[Any], str]) -> Sniff:
+    """What a format whose host writes MATLAB files says about `path`; raises nothing.
+
+    Parameters
+    ----------
+    path
+        Any file or folder.
+    find
+        From the open file to what makes it one of the format's, or something false.
+    hint
+        From the open file to why it is none.
+    """
+    found = flavour(path)
+    if not found.version:
+        return Sniff(False, found.why)
+    try:
+        with opened(path) as file:
+            there = find(file)
+            return Sniff(True, f"{found.why} with {there}") if there else Sniff(False, hint(file))
+    except ActsortError as error:
+        return Sniff(False, str(error))
+    except Exception as error:  # a damaged file must not hide what other formats say
+        return Sniff(False, f"its check failed ({type(error).__name__}: {error})")

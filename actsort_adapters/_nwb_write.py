@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actsort_adapters import _hdf5
+from actsort_adapters import _hdf5, _hdf5_host
 from actsort_adapters._nwb_find import find_parts, find_tables, label, names
 from actsort_adapters._nwb_flags import DESCRIPTIONS, new_columns
-from actsort_core.errors import ActsortError, ChangedError, UsageError, WriteError
+from actsort_core.errors import ChangedError, UsageError
 from actsort_core.formats import FileEdit, WritePlan
 from actsort_core.model import Curation, Recording
 
@@ -69,17 +68,7 @@ def _stale(recordings: Sequence[Recording]) -> tuple[tuple[Path, str], ...]:
 
 def stage(path: Path, tmp: Path, curations: dict[str, Curation]) -> None:
     """Copy `path` to `tmp`, set the columns of every recording in the copy, and check that nothing else differs."""
-    # The original stays open (so locked against another program) until the copy has been compared with it.
-    with _hdf5.opened(path) as before:
-        try:
-            shutil.copyfile(path, tmp)
-            wrong = _edit(before, path, tmp, curations)
-        except ActsortError:
-            raise
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-            raise WriteError(f"Preparing the new {path} failed ({error}).", "Nothing was changed. Is the disk full?") from error
-    if wrong:
-        raise WriteError(f"The edited copy of {path} differs from it in {wrong}.", "Nothing was changed. Please report this.")
+    _hdf5_host.stage_copy(path, tmp, lambda before: _edit(before, path, tmp, curations))
 
 
 def _edit(before: Any, path: Path, tmp: Path, curations: dict[str, Curation]) -> str:

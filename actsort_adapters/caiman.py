@@ -18,12 +18,12 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from actsort_adapters import _caiman_carried, _hdf5
+from actsort_adapters import _caiman_carried, _hdf5, _hdf5_host
 from actsort_adapters._caiman_create import create, losses
 from actsort_adapters._caiman_folder import results
 from actsort_adapters._caiman_verdict import cannot_select, n_discarded, verdicts
 from actsort_adapters._caiman_write import HOST_OVERWRITES, METRICS, decision_edit, plan_notes, stale
-from actsort_core.errors import ActsortError, ChangedError, FormatError, MissingFileError, UsageError
+from actsort_core.errors import ChangedError, FormatError, MissingFileError, UsageError
 from actsort_core.formats import Format, Sniff, WritePlan
 from actsort_core.hookspecs import hookimpl
 from actsort_core.model import Curation, Prior, Recording, as_footprints
@@ -42,20 +42,7 @@ class CaimanFormat:
 
     def sniff(self, path: Path) -> Sniff:
         """Whether `path` is an HDF5 file with a sparse ``/estimates/A``, or a folder of nothing but those; see `Format.sniff`."""
-        try:
-            if path.is_dir():
-                return self._sniff_folder(path)
-            kind = _hdf5.kind_by_bytes(path)
-            if kind != "hdf5":
-                return Sniff(False, kind)
-            with _hdf5.opened(path) as file:
-                return _sniff_open(file)
-        except ActsortError as error:
-            return Sniff(False, str(error))
-        except OSError as error:
-            return Sniff(False, f"it cannot be read ({error.strerror or error})")
-        except Exception as error:  # a damaged file must not hide what other formats say
-            return Sniff(False, f"its check failed ({type(error).__name__}: {error})")
+        return _hdf5_host.sniff(path, _sniff_open, self._sniff_folder)
 
     def _sniff_folder(self, path: Path) -> Sniff:
         files = results(path)

@@ -18,7 +18,7 @@ from actsort_adapters._cnmfe_filtered import write_filtered
 from actsort_adapters._cnmfe_layout import Source, hint, only, places
 from actsort_adapters._cnmfe_read import recording
 from actsort_adapters._cnmfe_write import make_plan
-from actsort_core.errors import ActsortError, FormatError, MissingFileError, UsageError
+from actsort_core.errors import FormatError, MissingFileError, UsageError
 from actsort_core.formats import Format, Sniff, WritePlan
 from actsort_core.hookspecs import hookimpl
 from actsort_core.model import Curation, Recording
@@ -37,18 +37,7 @@ class CnmfeFormat:
 
     def sniff(self, path: Path) -> Sniff:
         """Whether `path` is a MATLAB file with CNMF-E's footprints and traces; see `Format.sniff`."""
-        path = Path(path)
-        found = _mat.flavour(path)
-        if not found.version:
-            return Sniff(False, found.why)
-        try:
-            with _mat.opened(path) as file:
-                there = places(file)
-                return Sniff(True, f"{found.why} with {there[0]}") if there else Sniff(False, hint(file))
-        except ActsortError as error:
-            return Sniff(False, str(error))
-        except Exception as error:  # a damaged file must not hide what other formats say
-            return Sniff(False, f"its check failed ({type(error).__name__}: {error})")
+        return _mat.sniff(Path(path), lambda file: next(iter(places(file)), None), hint)
 
     def read(self, path: Path) -> tuple[Recording, ...]:
         """Read one file; see `Format.read`.

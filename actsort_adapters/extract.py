@@ -13,7 +13,7 @@ from pathlib import Path
 from actsort_adapters import _extract_create, _mat
 from actsort_adapters._extract_read import Source, classes, hint, only, places, recording, said
 from actsort_adapters._extract_write import make_plan
-from actsort_core.errors import ActsortError, UsageError
+from actsort_core.errors import UsageError
 from actsort_core.formats import Format, Sniff, WritePlan
 from actsort_core.hookspecs import hookimpl
 from actsort_core.model import Curation, Recording
@@ -29,18 +29,7 @@ class ExtractFormat:
 
     def sniff(self, path: Path) -> Sniff:
         """Whether `path` is a MATLAB file with EXTRACT's footprints and traces; see `Format.sniff`."""
-        path = Path(path)
-        found = _mat.flavour(path)
-        if not found.version:
-            return Sniff(False, found.why)
-        try:
-            with _mat.opened(path) as file:
-                there = next(places(file), None)
-                return Sniff(True, f"{found.why} with {there}") if there else Sniff(False, hint(file))
-        except ActsortError as error:
-            return Sniff(False, str(error))
-        except Exception as error:  # a damaged file must not hide what other formats say
-            return Sniff(False, f"its check failed ({type(error).__name__}: {error})")
+        return _mat.sniff(Path(path), lambda file: next(places(file), None), hint)
 
     def read(self, path: Path) -> tuple[Recording, ...]:
         """Read one file; see `Format.read`.

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from actsort_adapters import _hdf5
+from actsort_adapters import _hdf5, _hdf5_host
 from actsort_adapters._nwb_create import create, losses
 from actsort_adapters._nwb_find import is_table, walk
 from actsort_adapters._nwb_read import recordings as read_recordings
 from actsort_adapters._nwb_write import make_plan
-from actsort_core.errors import ActsortError, FormatError, MissingFileError
+from actsort_core.errors import FormatError, MissingFileError
 from actsort_core.formats import Format, Sniff, WritePlan
 from actsort_core.hookspecs import hookimpl
 from actsort_core.model import Curation, Recording
@@ -29,21 +29,7 @@ class NwbFormat:
 
     def sniff(self, path: Path) -> Sniff:
         """Whether `path` is an NWB 2 file with a PlaneSegmentation; see `Format.sniff`."""
-        path = Path(path)
-        try:
-            if path.is_dir():
-                return Sniff(False, "a folder; NWB files are single HDF5 files")
-            kind = _hdf5.kind_by_bytes(path)
-            if kind != "hdf5":
-                return Sniff(False, kind)
-            with _hdf5.opened(path) as file:
-                return _sniff_open(file)
-        except ActsortError as error:
-            return Sniff(False, str(error))
-        except OSError as error:
-            return Sniff(False, f"it cannot be read ({error.strerror or error})")
-        except Exception as error:  # a damaged file must not hide what other formats say
-            return Sniff(False, f"its check failed ({type(error).__name__}: {error})")
+        return _hdf5_host.sniff(Path(path), _sniff_open, lambda _: Sniff(False, "a folder; NWB files are single HDF5 files"))
 
     def read(self, path: Path) -> tuple[Recording, ...]:
         """Read one file; see `Format.read`.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from actsort_core import engine, learn, solver, strategies, transfer
+from actsort_core import engine, learn, strategies, transfer
 from actsort_core.errors import UsageError
 
 START = 3  # of each class
@@ -38,26 +38,10 @@ class Engine:
     audits: bool = False
     seed: int = 0
 
-    def setup(self, x: NDArray[np.float32], rank: NDArray[np.int64], coarse: bool = False) -> engine.Setup:
-        """What the engine needs to know of a recording.
-
-        `coarse`: questions are asked in batches, so that the published classifier may be fitted by a faster solver. It minimises the
-        same function; probabilities differ by a thousandth, which one question at a time would turn into other questions.
-        """
-        spec = learn.ClassifierSpec("l1_logistic", "", _SameByOurSolver) if coarse and self.spec.name == "l1_logistic" else self.spec
+    def setup(self, x: NDArray[np.float32], rank: NDArray[np.int64]) -> engine.Setup:
+        """What the engine needs to know of a recording."""
         bounds = np.array([0, len(x)], np.int64)
-        return engine.Setup(x, bounds, rank, spec, self.strategy, self.by_name, self.audits, self.seed, self.warm)
-
-
-class _SameByOurSolver:
-    """What `classifiers.L1LogisticClassifier` minimises at C = 1, found several times faster where labels are thousands."""
-
-    def fit(self, X: NDArray[np.float32], y: NDArray[np.int8]) -> None:
-        self._weights, self._intercept = solver.solve(X.astype(np.float64), y.astype(np.float64), np.ones(len(y)), 1.0)
-
-    def predict_proba(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
-        p = solver.sigmoid(X @ self._weights + self._intercept)
-        return np.column_stack([1 - p, p])
+        return engine.Setup(x, bounds, rank, self.spec, self.strategy, self.by_name, self.audits, self.seed, self.warm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +106,7 @@ def steps(x: NDArray[np.float32], choices: NDArray[np.int8], by: Engine, seed: i
         asked += rng.choice(of_kind, START, replace=False).tolist()
     labelled[asked] = True
     inclusion = [math.nan] * len(asked)
-    turn: engine.Turn | None = None
-    before = len(asked)
+    setup, turn = by.setup(x, rank), None
     for count in counts:
         while len(asked) < count and not labelled.all():
             assert turn is not None, "the first fit is after the starters"
@@ -137,10 +120,8 @@ def steps(x: NDArray[np.float32], choices: NDArray[np.int8], by: Engine, seed: i
         rows = np.sort(np.array(asked))
         audited = int(np.isfinite(inclusion).sum())
         known = engine.Known(rows, (choices[rows] > 0).astype(np.int8), labelled.copy(), len(asked) - 2 * START, audited)
-        coarse = len(asked) > before + 1 and turn is not None
-        turn = engine.turn(by.setup(x, rank, coarse), known, None if turn is None or coarse else turn.fit)
+        turn = engine.turn(setup, known, None if turn is None else turn.fit)
         assert turn.fit is not None, "six labels, three of each class, are enough"
-        before = len(asked)
         yield Step(
             len(asked), turn.fit.probability, turn.fit.share, labelled & (choices != 0), np.array(asked), np.array(inclusion), turn.fit
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import io
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +25,7 @@ if not hasattr(np, "_core"):  # NumPy 1.26.0: the tests' own np.load of files th
 import toy_format  # noqa: E402
 
 from actsort_core import exporters, plugins  # noqa: E402
+from actsort_core.cli import main  # noqa: E402
 from actsort_core.model import Recording  # noqa: E402
 from actsort_core.opening import open as open_session  # noqa: E402
 from actsort_core.plugins import Plugins  # noqa: E402
@@ -127,3 +130,22 @@ def hooks() -> SimpleNamespace:
             calls.append(("written", (list(curations), list(paths))))
 
     return SimpleNamespace(plugin=Recorder(), calls=calls, of=lambda kind: [value for name, value in calls if name == kind])
+
+
+@pytest.fixture
+def cli(capsys: Any, monkeypatch: Any, toy_plugins: Plugins) -> Callable[..., SimpleNamespace]:
+    """Runs a command in this process: exit status, standard output, standard error."""
+
+    def run(*arguments: object, stdin: str = "", plugins: Plugins | None = None) -> SimpleNamespace:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        capsys.readouterr()
+        try:
+            main.main([str(a) for a in arguments], prog_name="actsort", obj=plugins or toy_plugins)
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return SimpleNamespace(code=code, out=out, err=err, json=lambda: json.loads(out))
+
+    return run

@@ -471,7 +471,7 @@ def test_stage_notices_any_other_change(tmp_path, monkeypatch, kind, broken):
 
     plan = CAIMAN.plan([recording], [curate(recording, [1, 0, 0])])
     plan.edits[0].stage(tmp_path / "fine")  # without the change
-    monkeypatch.setattr("actsort_adapters._caiman_write.shutil.copyfile", careless)
+    monkeypatch.setattr("actsort_adapters._hdf5_host.shutil.copyfile", careless)
     with pytest.raises(WriteError, match=rf"in {broken}\."):
         plan.edits[0].stage(tmp_path / "tmp")
 
@@ -482,7 +482,7 @@ def test_a_full_disk_is_a_write_error(tmp_path, monkeypatch):
     def full(source, target):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("actsort_adapters._caiman_write.shutil.copyfile", full)
+    monkeypatch.setattr("actsort_adapters._hdf5_host.shutil.copyfile", full)
     with pytest.raises(WriteError, match="No space left"):
         stage(recording, curate(recording, [1, 0, 0]), tmp_path / "tmp")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import pickle
@@ -25,33 +24,12 @@ from conftest import make_plugins, simulated
 
 from actsort_core import plugins as plugin_module
 from actsort_core import terminal
-from actsort_core.cli import main
 from actsort_core.errors import FormatError, PluginWarning
 from actsort_core.oracle import balanced_accuracy, read_truth
-from actsort_core.plugins import Plugins
 
 EXAMPLES = Path(__file__).parent.parent / "examples/data"
 DRIVER = "from conftest import make_plugins; from actsort_core.cli import main; main(obj=make_plugins(), prog_name='actsort')"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "PYTHONIOENCODING": "utf-8", "TERM": "xterm"}
-
-
-@pytest.fixture
-def cli(capsys: Any, monkeypatch: Any, toy_plugins: Plugins) -> Callable[..., SimpleNamespace]:
-    """Runs a command in this process: exit status, standard output, standard error."""
-
-    def run(*arguments: object, stdin: str = "", plugins: Plugins | None = None) -> SimpleNamespace:
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        capsys.readouterr()
-        try:
-            main.main([str(a) for a in arguments], prog_name="actsort", obj=plugins or toy_plugins)
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return SimpleNamespace(code=code, out=out, err=err, json=lambda: json.loads(out))
-
-    return run
 
 
 @pytest.fixture

@@ -6,11 +6,9 @@ import csv
 import io
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,6 @@ import toy_format
 from conftest import make_plugins, simulated
 
 from actsort_core import clicks, store
-from actsort_core.cli import main
 from actsort_core.errors import ChangedError, FormatError, MissingFileError, UsageError, WriteError
 from actsort_core.importing import import_labels
 from actsort_core.journal import FILE, parse
@@ -29,23 +26,6 @@ from actsort_core.model import Prior, Recording, as_footprints
 
 SUITE2P = Path(__file__).parent / "data/suite2p/s2p_110/mini/suite2p"
 TWO = Path(__file__).parent / "data/suite2p/s2p_110/twoplane/suite2p"
-
-
-@pytest.fixture
-def cli(capsys: Any, monkeypatch: Any, toy_plugins: Any) -> Callable[..., SimpleNamespace]:
-    def run(*arguments: object) -> SimpleNamespace:
-        monkeypatch.setattr(sys, "stdin", io.StringIO(""))
-        capsys.readouterr()
-        try:
-            main.main([str(a) for a in arguments], prog_name="actsort", obj=toy_plugins)
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return SimpleNamespace(code=code, out=out, err=err, json=lambda: json.loads(out))
-
-    return run
 
 
 @pytest.fixture

@@ -232,7 +232,7 @@ def test_an_edit_that_touches_anything_else_is_refused(tmp_path, monkeypatch):
         with h5py.File(destination, "r+") as file:
             file["processing/ophys/Fluorescence/plane0/data"][0, 0] += 1
 
-    monkeypatch.setattr("actsort_adapters._nwb_write.shutil.copyfile", clumsy)
+    monkeypatch.setattr("actsort_adapters._hdf5_host.shutil.copyfile", clumsy)
     with pytest.raises(WriteError, match="Fluorescence/plane0/data"):
         plan.edits[0].stage(tmp_path / "b.nwb")
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,28 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actsort_core import people
-from actsort_core.cli import main
 from actsort_core.errors import FormatError, UsageError
 from actsort_core.journal import fold
 from actsort_core.model import CandidateId, Label
 from actsort_core.store import DOCUMENT, Options
-
-
-@pytest.fixture
-def cli(capsys: Any, monkeypatch: Any, toy_plugins: Any) -> Callable[..., SimpleNamespace]:
-    def run(*arguments: object, stdin: str = "") -> SimpleNamespace:
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        capsys.readouterr()
-        try:
-            main.main([str(a) for a in arguments], prog_name="actsort", obj=toy_plugins)
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return SimpleNamespace(code=code, out=out, err=err, json=lambda: json.loads(out))
-
-    return run
 
 
 def say(session: Any, who: str, **by_index: str) -> None:

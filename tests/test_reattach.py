@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,30 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actsort_core import store
-from actsort_core.cli import main
 from actsort_core.errors import ChangedError, MissingFileError, UsageError
 from actsort_core.journal import FILE, encode, fold, parse
 from actsort_core.merge import merge
 from actsort_core.model import Prior, Recording, as_footprints
 from actsort_core.reattach import resolve
 from actsort_core.store import DOCUMENT
-
-
-@pytest.fixture
-def cli(capsys: Any, monkeypatch: Any, toy_plugins: Any) -> Callable[..., SimpleNamespace]:
-    def run(*arguments: object) -> SimpleNamespace:
-        monkeypatch.setattr(sys, "stdin", io.StringIO(""))
-        capsys.readouterr()
-        try:
-            main.main([str(a) for a in arguments], prog_name="actsort", obj=toy_plugins)
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return SimpleNamespace(code=code, out=out, err=err, json=lambda: json.loads(out))
-
-    return run
 
 
 def picked(recording: Recording, order: Any) -> Recording:
