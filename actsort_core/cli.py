@@ -12,8 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actsort_core import __version__, cli_apply, cli_convert, cli_evidence, cli_import, cli_people, cli_quality
-from actsort_core.cli_common import PATH, PathLists, exports_option, json_option, movie_option, plugins_of, progress_bar, say_json
+from actsort_core import __version__, cli_apply, cli_convert, cli_evidence, cli_import, cli_label, cli_people, cli_quality
+from actsort_core.cli_common import (
+    PATH,
+    PathLists,
+    exports_option,
+    json_option,
+    movie_option,
+    plugins_of,
+    progress_bar,
+    result_or_session,
+    say_json,
+)
 from actsort_core.errors import ActsortError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -89,7 +99,8 @@ def main() -> None:
 
     \b
       actsort info PATH             what is in a result
-      actsort sort PATH             answer questions in the terminal; stop and resume whenever you like
+      actsort label PATH            answer questions in the browser, a key a candidate; stop and resume whenever you like
+      actsort sort PATH             the same in the terminal
       actsort write PATH --dry-run  see what would change in the toolkit's files
       actsort write PATH            write it (a backup is kept)
       actsort restore PATH          put the files back as they were
@@ -215,7 +226,7 @@ def sort(
 
         plugins_of(ctx).manager.register(AutoStop(), "stop")
     opened = open_session(
-        *(_result_or_session(path) for path in paths),
+        *(result_or_session(path) for path in paths),
         session=session,
         annotator=annotator,
         seed=seed,
@@ -270,12 +281,6 @@ def sort(
             click.echo(str(report))
         else:
             click.echo(f"Nothing was written yet. See what would change: actsort write {opened.folder} --dry-run")
-
-
-def _result_or_session(path: Path) -> Path:
-    from actsort_core.store import is_session
-
-    return path.resolve() if is_session(path) else path
 
 
 def _notes(session: Session) -> None:
@@ -453,6 +458,7 @@ main.add_command(cli_people.agreement)
 main.add_command(cli_evidence.features)
 main.add_command(cli_evidence.benchmark)
 main.add_command(cli_import.import_labels)
+main.add_command(cli_label.label)
 main.add_command(cli_quality.quality)
 main.add_command(cli_quality.quality_prior)
 

@@ -71,6 +71,13 @@ def plugins_of(ctx: click.Context) -> Plugins:
     return loaded
 
 
+def result_or_session(path: Path) -> Path:
+    """A path as given; the folder of a session in full, so that it means the same wherever it is opened from."""
+    from actsort_core.store import is_session
+
+    return path.resolve() if is_session(path) else path
+
+
 def say_json(document: Any) -> None:
     """Print one JSON object."""
     click.echo(json.dumps(document, allow_nan=False))

@@ -57,9 +57,10 @@ def export_csv(curations: Sequence[Curation], path: Path) -> None:
     text = io.StringIO()
     rows = [{"recording": curation.recording, **row} for curation in curations for row in candidate_rows(curation)]
     for row in rows:
-        if "votes" in row:
-            row["votes"] = "; ".join(f"{who}: {value}" for who, value in row["votes"].items())
-    more = [name for name in ("class", "votes") if any(name in row for row in rows)]  # own classes, several people
+        for name in ("votes", "notes"):
+            if name in row:
+                row[name] = "; ".join(f"{who}: {value}" for who, value in row[name].items())
+    more = [name for name in ("class", "votes", "flagged", "notes") if any(name in row for row in rows)]
     table = csv.DictWriter(text, [*COLUMNS, *more], restval="")
     table.writeheader()
     table.writerows(rows)

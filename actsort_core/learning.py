@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from actsort_core import appraise, audits, calibration, engine, learn, operating, plugins, store, strategies, transfer, warm
 from actsort_core import quality as estimates
 from actsort_core.clips import Clip, ClipReader, Clips, has_clips
-from actsort_core.errors import ActsortError, MissingFileError, PluginError, PluginWarning, UsageError, WriteError
+from actsort_core.errors import ActsortError, FormatError, MissingFileError, PluginError, PluginWarning, UsageError, WriteError
 from actsort_core.executors import Execution
 from actsort_core.features.table import FeatureTable, Progress, cached_table, without_movie
 from actsort_core.model import CELL, NOT_CELL, CandidateId, Label, Predictions, Prior, Recording
@@ -82,6 +82,7 @@ class Learning:
     _turn: engine.Turn | None = None  # until the first one is done
     _fit_error: Exception | None = None
     _prepared = _closed = False
+    _moves = 0  # fits done and thresholds set
     execution: Execution | None = None
     _clips: Clips | None = None
     _appraised: tuple[engine.Turn, calibration.Evidence, calibration.Calibration] | None = None
@@ -184,10 +185,22 @@ class Learning:
             ``clips.h5`` is damaged.
         """
         found = self.id(candidate)
+        clips = self._open_clips()
+        return None if clips is None else clips.read(self.recordings[found.recording], found.index)
+
+    def has_clips(self, recording: str | None = None) -> bool:
+        """Whether there are clips of a recording (its key may be left out where there is only one); False where they are damaged."""
+        try:
+            clips = self._open_clips()
+            return clips is not None and self.recordings[self._key(recording)].fingerprint in clips.recordings()
+        except FormatError:
+            return False
+
+    def _open_clips(self) -> Clips | None:
         self._matrix()
         if self._clips is None and (self.folder / CLIPS).is_file():
             self._clips = Clips(self.folder / CLIPS)
-        return None if self._clips is None else self._clips.read(self.recordings[found.recording], found.index)
+        return self._clips
 
     def _targets(self) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
         counts = {CELL: 1, NOT_CELL: 0}
@@ -214,8 +227,14 @@ class Learning:
     def _run(self, known: engine.Known) -> engine.Turn:
         return engine.turn(self._set_up(), known, None if self._turn is None else self._turn.fit)
 
+    @property
+    def revision(self) -> int:
+        """Grows with every event, every fit and every move of the threshold."""
+        return len(self.journal.events) + self._moves
+
     def _ran(self, turn: engine.Turn) -> None:
         self._turn, self._fit_error = turn, None
+        self._moves += 1
         if turn.note and turn.note not in self.notes:
             self.notes.append(turn.note)
         if turn.fit is not None and not self._closed and self.plugins.manager.hook.actsort_model_fitted.get_hookimpls():
@@ -250,6 +269,11 @@ class Learning:
         """Give the fit on the labels there are `timeout` seconds; what it raises is heard by the next `wait`."""
         if self._prepared and self._current:
             self._refitter.wait(timeout)
+
+    @property
+    def fitting(self) -> bool:
+        """Whether a fit is running or asked for."""
+        return self._prepared and not self._refitter.wait(0)
 
     @property
     def fit(self) -> learn.Fit | None:
@@ -358,3 +382,4 @@ class Learning:
     @threshold.setter
     def threshold(self, value: float | str | None) -> None:
         self._save_options(threshold=None if value is None else store.parse_threshold(value))
+        self._moves += 1

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from actsort_core import store
+from actsort_core import remarks, store
 from actsort_core.atomic import atomic_write, atomic_write_json, backup, clear_leftovers
 from actsort_core.classes import KINDS
 from actsort_core.errors import ChangedError, JournalError, UsageError, WriteError
@@ -370,7 +370,7 @@ def _checked(folder: Path, document: Mapping[str, Any], events: Sequence[dict[st
 
 def _renamed(event: dict[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:
     renamed = keys.get(str(event.get("recording", "")))
-    return event if renamed is None or event["kind"] != "label" else {**event, "recording": renamed}
+    return event if renamed is None or event["kind"] not in ("label", *remarks.KINDS) else {**event, "recording": renamed}
 
 
 def _options(copies: Sequence[_Copy]) -> tuple[Options, list[str]]:

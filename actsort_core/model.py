@@ -381,6 +381,8 @@ class Curation:
     classes
         ``(n_cells,)`` of classes: the label's, else the likeliest that counts as what was decided, empty where nobody decided. None
         where a session has no classes of its own.
+    remarks
+        By index what people remarked: ``notes`` (text by annotator), ``flagged`` (True).
     """
 
     recording: str
@@ -395,6 +397,7 @@ class Curation:
     prior_probability: NDArray[np.float64] | None = None
     votes: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
     classes: NDArray[np.str_] | None = None
+    remarks: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def n_cells(self) -> int:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -201,7 +201,6 @@ class People:
         _labelled: NDArray[np.bool_]
         _position: dict[CandidateId, int]
         _rank: NDArray[np.int64]
-        _skipped: set[CandidateId]
         _change: Any
 
         def _matrix(self) -> NDArray[np.float32]: ...
@@ -268,22 +267,23 @@ class People:
             start += curation.n_cells
         return out
 
-    def _unsure_again(self) -> list[CandidateId]:
-        """Candidates that count as unsure and that the present annotator was not asked about a second time; longest ago first.
+    def _unsure_again(self, annotator: str | None = None) -> list[CandidateId]:
+        """Candidates that count as unsure and that an annotator (the present one) was not asked about a second time; longest ago first.
 
         A tie of several people is one: each of them is asked once more.
         """
-        kind, given = self.options.kind, self._labels.given
+        kind, given, who = self.options.kind, self._labels.given, annotator or self.annotator
         with self._change:
-            due = [c for c, label in self._current.items() if kind(label.value) == UNSURE and self._labels.times(c, self.annotator) < 2]
+            due = [c for c, label in self._current.items() if kind(label.value) == UNSURE and self._labels.times(c, who) < 2]
             return sorted(due, key=lambda c: int(given[c][-1]["seq"]))
 
-    def _to_share(self) -> CandidateId | None:
-        """A candidate others labelled that it is the present annotator's turn to see too; in a random order fixed by the seed."""
+    def _to_share(self, annotator: str | None = None, skip: Collection[CandidateId] = ()) -> CandidateId | None:
+        """A candidate others labelled that it is an annotator's turn (the present one's) to see too; random, fixed by the seed."""
         if self.overlap <= 0:
             return None
-        mine = [c for c in self._current if self._labels.times(c, self.annotator)]
+        who = annotator or self.annotator
+        mine = [c for c in self._current if self._labels.times(c, who)]
         if int((len(mine) + 1) * self.overlap + 1e-9) <= int(len(mine) * self.overlap + 1e-9):
             return None
-        others = self._current.keys() - set(mine) - self._skipped
+        others = self._current.keys() - set(mine) - set(skip)
         return min(others, key=lambda c: int(self._rank[self._position[c]]), default=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import math
 import operator
 import sys
@@ -16,22 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from actsort_core import decide, engine, learning, models, people, plugins, reattach, store, strategies, writeback
+from actsort_core import asking, decide, engine, learning, models, people, plugins, reattach, remarks, store, strategies, writeback
 from actsort_core.errors import CandidateError, UsageError
 from actsort_core.features.table import FeatureTable, Progress, select
 from actsort_core.journal import Journal, fold, label_of
-from actsort_core.model import (
-    CandidateId,
-    Curation,
-    Decision,
-    Label,
-    Prior,
-)
+from actsort_core.model import CandidateId, Curation, Decision, Label, Prior
 from actsort_core.refit import Question, Refitter, weakly
 from actsort_core.store import Options, Source
 
 
-class Session(learning.Learning, people.People):
+class Session(asking.Asking, learning.Learning, people.People, remarks.Remarking):
     """Labels, model and decisions for the recordings of one or several results. Made by `opening.open`.
 
     Fits run in a thread of their own, and plug-ins may label from there: every change is made under one lock. It is a context
@@ -61,6 +56,7 @@ class Session(learning.Learning, people.People):
 
     is_new = False
     reattached: tuple[str, ...] = ()
+    _page: Any = None
 
     def __init__(
         self,
@@ -88,6 +84,7 @@ class Session(learning.Learning, people.People):
         reattach.check_labels(journal, self.sources, options)
         resolved = reattach.resolve(journal.events, reattach.present(self.sources))
         self._labels = fold(resolved.events)
+        self._remarks = remarks.fold(journal.events)
         self.waiting = tuple(map(label_of, resolved.waiting))
         self._current = people.in_force(self._labels, options)
         self._tables: dict[str, FeatureTable] = {}
@@ -107,6 +104,9 @@ class Session(learning.Learning, people.People):
 
     def close(self) -> None:
         """Stop fitting and release the lock. Labels are on disk already."""
+        if self._page is not None:
+            self._page.close()
+            self._page = None
         self._closed = True
         if self._clips is not None:
             self._clips.close()
@@ -135,62 +135,7 @@ class Session(learning.Learning, people.People):
         self.options = replace(self.options, **changes)
         store.write_document(self.folder, self.sources, self.priors, self.options, self._created)
 
-    # ---- asking and labelling
-
-    def ask(self) -> CandidateId | None:
-        """The candidate to label next; None when there is nothing left to ask. Never waits for a fit; asks the same until it is labelled.
-
-        When all are labelled, those that were unsure are asked once more.
-        """
-        with self._change:
-            if self._question is None and (audit := self._as_audit()) is not None:
-                self._question = audit
-            if self._question is None:
-                found = self.queue(len(self._skipped) + 1)
-                shared = self._to_share()
-                if shared is not None:
-                    found = (shared,)
-                if not found:
-                    return None
-                question = self._as_question(next((c for c in found if c not in self._skipped), found[0]))
-                if question.candidate in self._current:
-                    question = replace(question, strategy="", reason="again" if shared is None else "overlap")
-                self._question = question
-            return self._question.candidate
-
-    def skip(self) -> CandidateId | None:
-        """Put the present question off until all others are labelled; returns the next one."""
-        with self._change:
-            if self._question is not None:
-                self._skipped.add(self._question.candidate)
-                if self._skipped.issuperset(self.queue(len(self._skipped) + 1)):  # once round: the others' turn again
-                    self._skipped = {self._question.candidate}
-                self._question = None
-            return self.ask()
-
-    def queue(self, n: int) -> tuple[CandidateId, ...]:
-        """The `n` candidates that would be asked next, by the latest fit; when all are labelled, unsure ones that are asked again."""
-        if self._turn is None:
-            rest = np.flatnonzero(~self._labelled)
-            found = rest[np.argsort(self._rank[rest])][:n]
-        else:
-            found = self._turn.best(n, self._labelled)
-        if not len(found):
-            return tuple(self._unsure_again()[:n])
-        return tuple(self.candidates[i] for i in found)
-
-    def _as_question(self, candidate: CandidateId) -> Question:
-        turn = self._turn
-        strategy, reason = ("random", "start") if turn is None else (turn.strategy, turn.reason)
-        return Question(candidate, strategy, reason, self._probability_of(candidate), time.monotonic())
-
-    def _as_audit(self) -> Question | None:
-        """The question drawn at random by the last turn, if it is one's turn and was not answered meanwhile."""
-        turn = self._turn
-        if turn is None or turn.audit is None or self._labelled[turn.audit[0]] or self.candidates[turn.audit[0]] in self._skipped:
-            return None
-        index, inclusion = turn.audit
-        return replace(self._as_question(self.candidates[index]), reason="audit", inclusion=inclusion)
+    # ---- labelling (asking: `asking.Asking`)
 
     def label(
         self,
@@ -245,13 +190,15 @@ class Session(learning.Learning, people.People):
         self._changed(where)
         return label_of(event)
 
-    def record(self, rows: Sequence[tuple[CandidateId, str, str, str, Mapping[str, Any]]]) -> tuple[Label, ...]:
+    def record(self, rows: Sequence[tuple[CandidateId, str, str, str, Mapping[str, Any]]], wait: bool = True) -> tuple[Label, ...]:
         """Record labels that were given elsewhere, in one go: on disk before this returns, then the model is fitted again.
 
         Parameters
         ----------
         rows
             Candidate, class, annotator, reason, and what else the journal shall keep of each.
+        wait
+            Whether to give the fit the moment that a single label gives it.
 
         Raises
         ------
@@ -275,20 +222,25 @@ class Session(learning.Learning, people.People):
         candidates = dict.fromkeys(self.id(row[0]) for row in rows)
         labels = [label for candidate in candidates if (label := self._labels.of(candidate))]
         plugins.call_each(self.plugins.manager, "actsort_labels_changed", session=self, labels=labels)
-        self._refitter.wait(self.refit_wait)
+        if wait:
+            self._refitter.wait(self.refit_wait)
         return tuple(labels)
 
-    def _probability_of(self, candidate: CandidateId) -> float | None:
-        fit = self.fit
-        return None if fit is None else float(fit.probability[self._position[candidate]])
+    def undo(self, annotator: str | None = None, mark: str | None = None) -> CandidateId | None:
+        """Take back an annotator's latest label; it is asked again next. None when there is nothing to undo.
 
-    def undo(self) -> CandidateId | None:
-        """Take back this annotator's latest label; it is asked again next. None when there is nothing to undo."""
-        return self._step("undo", self._labels.done)
+        Parameters
+        ----------
+        annotator
+            Whose, if not the session's annotator.
+        mark
+            Kept with the event, by which who sends it twice (over a network that failed) recognises it.
+        """
+        return self._step("undo", self._labels.done, annotator, mark)
 
-    def redo(self) -> CandidateId | None:
-        """Give the label that was last undone again. None when there is nothing to redo."""
-        return self._step("redo", self._labels.undone)
+    def redo(self, annotator: str | None = None, mark: str | None = None) -> CandidateId | None:
+        """Give the label that was last undone again. None when there is nothing to redo. Parameters as for `undo`."""
+        return self._step("redo", self._labels.undone, annotator, mark)
 
     def latest_annotator(self, kind: str) -> str | None:
         """Who gave the latest label that could be undone (`kind` ``"undo"``) or redone (``"redo"``)."""
@@ -296,15 +248,19 @@ class Session(learning.Learning, people.People):
         last = {who: history[-1]["seq"] for who, history in histories.items() if history}
         return max(last, key=last.__getitem__) if last else None
 
-    def _step(self, kind: str, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> CandidateId | None:
+    def _step(
+        self, kind: str, histories: Mapping[str, Sequence[Mapping[str, Any]]], annotator: str | None, mark: str | None
+    ) -> CandidateId | None:
+        who = annotator or self.annotator
         with self._change:
-            history = histories.get(self.annotator)
+            history = histories.get(who)
             if not history:
                 return None
             target = history[-1]
             candidate = label_of(target).candidate
-            self._apply(self.journal.append(kind, annotator=self.annotator, target=target["seq"]))
-            self._question = self._as_question(candidate) if kind == "undo" and candidate not in self._current else None
+            self._apply(self.journal.append(kind, annotator=who, target=target["seq"], **({} if mark is None else {"mark": mark})))
+            if who == self.annotator:
+                self._question = self._as_question(candidate) if kind == "undo" and candidate not in self._current else None
         self._changed(candidate)
         return candidate
 
@@ -399,8 +355,11 @@ class Session(learning.Learning, people.People):
     def curations(self) -> dict[str, Curation]:
         """The decisions by recording, on all labels given so far (waits for the fit that knows them)."""
         self.wait()
-        found = decide.curate(self.recordings, self.priors, dict(self._current), self.predictions(), self.options.kind)
-        return self._with_people(found)
+        return self._with_remarks(self._with_people(self.decided()))
+
+    def decided(self) -> dict[str, Curation]:
+        """The decisions by recording as they stand, by the latest fit: for showing. Does not wait for one; people's votes are left out."""
+        return decide.curate(self.recordings, self.priors, dict(self._current), self.predictions(), self.options.kind)
 
     def decisions(self) -> tuple[Decision, ...]:
         """The final verdict on every candidate of the session: labels first, else the model, else the host."""
@@ -425,6 +384,35 @@ class Session(learning.Learning, people.People):
         self.close()
         if self.is_new and not self.journal.events:
             store.remove(self.folder)
+
+    def show(self, port: int | None = None, blind: bool = False, height: int = 820) -> Any:
+        """Label in the page: in a notebook it appears below the cell, in a script its ``address`` is to be opened in a browser.
+
+        It works on this session: what is labelled there is here at once, and the other way round. It is closed with the session, or by its
+        own ``close()``; shown again it is the same page.
+
+        Parameters
+        ----------
+        port
+            Where it listens on this machine; 0 takes a free one, None 8765 or the next that is free.
+        blind
+            Hide at first what the model and the toolkit think.
+        height
+            Of the frame in a notebook [pixels].
+
+        Returns
+        -------
+        `web.serve.Page`.
+
+        Raises
+        ------
+        MissingDependencyError, UsageError
+            The extra ``web`` is not installed; the port is taken; the session is read-only.
+        """
+        if self._page is None or self._page.closed:
+            serve = importlib.import_module("actsort_core.web.serve")  # by name: the page is built upon sessions, not sessions upon it
+            self._page = serve.Page(self, port, blind=blind, height=height).start()
+        return self._page
 
     def restore(self, force: bool = False) -> tuple[Path, ...]:
         """Undo what `write` wrote (see `writeback.restore`). Labels stay."""

@@ -494,5 +494,5 @@ def candidate_rows(curation: Curation) -> list[dict[str, Any]]:
             row["class"] = str(curation.classes[decision.candidate.index]) or None
         if decision.candidate.index in curation.votes:
             row["votes"] = dict(curation.votes[decision.candidate.index])
-        rows.append(row)
+        rows.append(row | dict(curation.remarks.get(decision.candidate.index, {})))
     return rows

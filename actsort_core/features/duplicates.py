@@ -147,3 +147,34 @@ GROUP = FeatureGroup(
     _compute,
     default=False,
 )
+
+
+def duplicate_groups(recording: Recording, least: float = 0.4) -> list[list[int]]:
+    """Candidates that are likely one cell: linked, one through the other, by containment x correlation of at least `least`.
+
+    Parameters
+    ----------
+    recording
+        Footprints and traces in any unit.
+    least
+        See ``sameness`` in `duplicate_features`.
+
+    Returns
+    -------
+    Groups of two or more, the largest first, each in order of the signal to noise of their traces, the best first.
+    """
+    weights, n = normalised(recording.footprints, recording.fov), recording.n_cells
+    scores = _binned_scores(recording.traces)
+    linked_a, linked_b = [], []
+    for a, b, _, inside in _pairs(weights, recording.fov, np.zeros(n)):  # of equal rank each is compared with each
+        same = inside * _correlations(scores, a, b) >= least
+        linked_a.append(a[same])
+        linked_b.append(b[same])
+    a, b = (np.concatenate([np.zeros(0, np.intp), *linked]) for linked in (linked_a, linked_b))
+    links = sparse.coo_array((np.ones(a.size, np.int8), (a, b)), shape=(n, n))
+    _, group = sparse.csgraph.connected_components(links, directed=False)
+    size = np.bincount(group, minlength=1)
+    snr = np.nan_to_num(trace_features(recording.traces)["log_snr"], nan=-np.inf)
+    members = [np.flatnonzero(group == g) for g in np.flatnonzero(size > 1)]
+    members.sort(key=lambda found: (-found.size, int(found[0])))
+    return [found[np.argsort(-snr[found], kind="stable")].tolist() for found in members]
