@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import webbrowser
@@ -113,8 +114,11 @@ def label(
             click.echo(f"On your own machine, type this and leave it running; then open the address there:\n  {line}", err=True)
         elif not no_browser:
             webbrowser.open(page.address)
-        page.run()
-        click.echo(f"\nactsort: {len(opened.labels())} labels are saved in {opened.folder}; the same command goes on from there.", err=True)
+        with contextlib.suppress(KeyboardInterrupt):  # the way to stop it
+            page.run()
+        n = len(opened.labels())
+        saved = "1 label is" if n == 1 else f"{n} labels are"
+        click.echo(f"\nactsort: {saved} saved in {opened.folder}; the same command goes on from there.", err=True)
 
 
 def _say(session: Session) -> None:

@@ -134,7 +134,7 @@ class Scene:
                 self._rows.move_to_end(index)
                 return self._rows[index]
         try:
-            row = np.asarray(self.recording.traces[slice(index, index + 1)], np.float32)[0]
+            row: NDArray[np.float32] = np.asarray(self.recording.traces[slice(index, index + 1)], np.float32)[0]
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise FormatError(
                 f"The trace of candidate {index} of {self.recording.name} cannot be read from {self.recording.path} ({error}).",
@@ -157,8 +157,8 @@ class Scene:
             highest = np.zeros(self.shape[0] * self.shape[1], np.float32)
             np.maximum.at(highest, self.weights.indices, self.weights.data)
             return np.reshape(highest, self.shape)
-        image = np.asarray(self.recording.images[name], np.float32)
-        image = np.where(np.isfinite(image), image, np.float32(np.nan))
+        image = np.array(self.recording.images[name], np.float32)
+        image[~np.isfinite(image)] = np.nan
         seen: NDArray[np.float32] = np.fmax.reduce(image, axis=2) if image.ndim == 3 else image
         return seen
 

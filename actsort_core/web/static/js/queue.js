@@ -1,0 +1,155 @@
+// @ts-check
+/** What to ask next, and the candidates themselves, fetched and decoded before they are needed. */
+
+import { decode, outlineNeighbours } from "./decode.js";
+
+/** @typedef {import("./types.js").Candidate} Candidate */
+/** @typedef {import("./types.js").Question} Question */
+/** @typedef {import("./types.js").Footprints} Footprints */
+
+const AHEAD = 24; // questions asked for and fetched ahead: some ten seconds of very fast sorting
+const REFILL = 16; // fewer than so many: ask for more
+const KEEP = 160; // decoded candidates kept in memory
+const AT_ONCE = 3; // requests for candidates at the same time; the browser has six for everything
+const SETTLED = 2; // the next questions that a new order does not push aside: they may be under the person's eyes in a moment
+
+export class Queue extends EventTarget {
+  /**
+   * @param {import("./api.js").Api} api
+   * @param {{columns: (recording: number) => number, start: (recording: number) => number, footprints: (recording: number) => Footprints | null, annotator: () => string, blocked: (pos: number) => boolean, skip: () => number[]}} host
+   */
+  constructor(api, host) {
+    super();
+    this.api = api;
+    this.host = host;
+    /** @type {Question[]} */
+    this.questions = [];
+    /** @type {Map<number, Candidate>} */
+    this.ready = new Map();
+    /** @type {Map<number, Promise<Candidate>>} */
+    this.coming = new Map();
+    /** @type {number[]} */
+    this.wanted = [];
+    this.running = 0;
+    this.asking = false;
+    /** The server had nothing more to ask. */
+    this.finished = false;
+    this.rev = -1;
+  }
+
+  /** The first question whose candidate can be painted at once, taken off the queue. @returns {{question: Question, candidate: Candidate} | null} */
+  take() {
+    const at = this.questions.findIndex((q) => this.ready.has(q.pos) && !this.host.blocked(q.pos));
+    if (at < 0) return null;
+    const [question] = this.questions.splice(at, 1);
+    const candidate = this.ready.get(question.pos);
+    return candidate ? { question, candidate } : null;
+  }
+
+  /** @param {Question} question gives a question back, to be asked next */
+  untake(question) {
+    this.questions = [question, ...this.questions.filter((q) => q.pos !== question.pos)];
+  }
+
+  /**
+   * A new order from the server: the next few stay, the rest follows the new order.
+   * @param {import("./types.js").QueueAnswer} answer
+   */
+  merge(answer) {
+    if (!Array.isArray(answer?.questions) || answer.rev < this.rev) return;
+    this.rev = answer.rev;
+    const free = (/** @type {Question} */ q) => !this.host.blocked(q.pos);
+    const kept = this.questions.filter((q) => free(q) && this.ready.has(q.pos)).slice(0, SETTLED);
+    const fresh = answer.questions.filter((q) => free(q) && !kept.some((k) => k.pos === q.pos));
+    // What was fetched before and is no longer among the best stays behind, so that a burst of keys never meets an empty queue.
+    const known = new Set([...kept, ...fresh].map((q) => q.pos));
+    const rest = this.questions.filter((q) => free(q) && !known.has(q.pos) && this.ready.has(q.pos));
+    this.questions = [...kept, ...fresh, ...rest].slice(0, 2 * AHEAD);
+    this.finished = answer.questions.length === 0;
+    this.prefetch(this.questions.slice(0, AHEAD).map((q) => q.pos));
+    this.dispatchEvent(new CustomEvent("filled"));
+  }
+
+  /** Asks for more where there are few, and nothing else will bring them. */
+  async refill(force = false) {
+    if (this.asking || (!force && this.questions.length >= REFILL)) return;
+    this.asking = true;
+    try {
+      const params = { n: AHEAD, annotator: this.host.annotator(), skip: this.host.skip().join(",") };
+      this.merge(await this.api.json("api/queue", params));
+    } finally {
+      this.asking = false;
+    }
+  }
+
+  /** What was decided by other ways is not asked. @param {Iterable<number>} positions */
+  drop(positions) {
+    const gone = new Set(positions);
+    this.questions = this.questions.filter((q) => !gone.has(q.pos));
+  }
+
+  forget() {
+    this.questions = [];
+    this.rev = -1;
+    this.finished = false;
+  }
+
+  /** @param {number[]} positions most wanted first */
+  prefetch(positions) {
+    this.wanted = positions.filter((pos) => !this.ready.has(pos) && !this.coming.has(pos));
+    this.pump();
+  }
+
+  pump() {
+    while (this.running < AT_ONCE && this.wanted.length) {
+      const pos = /** @type {number} */ (this.wanted.shift());
+      if (this.ready.has(pos) || this.coming.has(pos)) continue;
+      this.running += 1;
+      this.load(pos)
+        .catch(() => undefined) // asked again when it is needed
+        .finally(() => {
+          this.running -= 1;
+          this.pump();
+        });
+    }
+  }
+
+  /**
+   * @param {number} pos
+   * @returns {Promise<Candidate>}
+   */
+  load(pos) {
+    const here = this.ready.get(pos);
+    if (here) return Promise.resolve(here);
+    const coming = this.coming.get(pos);
+    if (coming) return coming;
+    const promise = this.api
+      .pack(`api/candidate/${pos}`)
+      .then((pack) => {
+        const candidate = decode(pack, this.host.columns(pack.header.recording));
+        this.outline(candidate);
+        this.ready.set(pos, candidate);
+        this.trim();
+        this.dispatchEvent(new CustomEvent("ready", { detail: pos }));
+        return candidate;
+      })
+      .finally(() => this.coming.delete(pos));
+    this.coming.set(pos, promise);
+    return promise;
+  }
+
+  /** @param {Candidate} candidate */
+  outline(candidate) {
+    const all = this.host.footprints(candidate.recording);
+    if (all) outlineNeighbours(candidate, all, this.host.start(candidate.recording), this.host.columns(candidate.recording));
+  }
+
+  trim() {
+    if (this.ready.size <= KEEP) return;
+    const next = new Set(this.questions.map((q) => q.pos));
+    for (const pos of this.ready.keys()) {
+      if (this.ready.size <= KEEP) return;
+      if (!next.has(pos)) this.ready.delete(pos);
+    }
+  }
+}

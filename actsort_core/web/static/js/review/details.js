@@ -1,0 +1,150 @@
+// @ts-check
+/** What is known of the candidate in focus: a larger picture, its trace, what was decided, its features. */
+
+import { h, put } from "../dom.js";
+import { button } from "./dom.js";
+import { className, DECISIONS, number, ORIGINS } from "./facts.js";
+import { fitCanvas, onTheme, palette } from "./palette.js";
+import { drawSpark, thumbsOf } from "./thumbs.js";
+
+/** @typedef {import("./review.js").Desk} Desk */
+
+const LARGE = 128;
+const AT_ONCE = 6;
+
+export class Details {
+  /** @param {Desk} desk */
+  constructor(desk) {
+    this.desk = desk;
+    this.thumbs = thumbsOf(desk.app, LARGE);
+    this.thumbs.watch("details", () => this.paint());
+    this.title = h("h2", { class: "rv-h" });
+    this.picture = h("canvas", { class: "rv-picture", role: "img", "aria-label": "Footprint over the mean image" });
+    this.trace = h("canvas", { class: "rv-trace", role: "img", "aria-label": "Whole trace" });
+    this.facts = h("dl", { class: "rv-facts" });
+    this.table = h("table", { class: "rv-features" }, h("caption", { class: "rv-unseen" }, "Features of the candidate in focus"));
+    this.progress = h("p", { class: "rv-muted" });
+    this.more = h("details", { class: "rv-more" }, h("summary", {}, "Features"), this.progress, this.table);
+    this.more.addEventListener("toggle", () => this.fillFeatures());
+    this.open = button("Open", () => desk.focus >= 0 && desk.open(desk.focus, desk.model.order), { class: "rv-button rv-small", id: "review-open-focus", title: "Look at it closely; page up and down walk through this list (enter)" });
+    this.element = h(
+      "aside",
+      { class: "rv-details", "aria-label": "Details", tabindex: 0 },
+      h("div", { class: "rv-row" }, this.title, this.open),
+      this.picture,
+      this.trace,
+      this.facts,
+      this.more,
+    );
+    this.pos = -1;
+    this.shown = "";
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.timer = undefined;
+    onTheme(() => this.paint());
+  }
+
+  /** The candidate in focus may be another. */
+  show() {
+    const { desk } = this;
+    const { focus, app, facts } = desk;
+    if (!desk.detailed) return;
+    this.open.disabled = focus < 0;
+    if (focus < 0) return put(this.title, "Nothing in focus");
+    if (focus !== this.pos) {
+      this.pos = focus;
+      put(this.title, `Candidate ${facts.name(focus)}`);
+      this.thumbs.want("details", [focus]);
+      clearTimeout(this.timer);
+      // While the arrow keys are held down nothing is fetched for what is passed.
+      this.timer = setTimeout(() => this.fillFeatures(), 150);
+    }
+    this.refresh();
+    this.paint();
+    void app;
+  }
+
+  /** What may change while it stays in focus. */
+  refresh() {
+    const { desk, pos } = this;
+    const { facts, app } = desk;
+    const state = facts.state;
+    if (!desk.detailed || pos < 0 || !state) return;
+    /** @type {[string, string][]} */
+    const rows = [];
+    if (!app.blind || state.label[pos]) rows.push(["Decision", DECISIONS[facts.decision(pos)]]);
+    if (!app.blind) {
+      rows.push(["Decided by", ORIGINS[state.origin[pos]]]);
+      const p = state.probability[pos];
+      const line = facts.line(pos);
+      rows.push(["Probability", Number.isFinite(p) ? `${p.toFixed(3)}${Number.isFinite(line) ? ` (line at ${line.toFixed(3)})` : ""}` : "no model yet"]);
+    }
+    const label = state.label[pos];
+    rows.push(["Label", label ? `${className(app.info.classes[label - 1].name)}, by ${facts.whoName(pos)}` : "none"]);
+    if (!app.blind) {
+      const prior = facts.priorName(pos) || "none";
+      const p = state.priorProbability[pos];
+      rows.push(["Toolkit", Number.isFinite(p) ? `${prior} (${p.toFixed(2)})` : prior]);
+    }
+    if (state.flagged[pos]) rows.push(["Flag", "flagged"]);
+    const text = JSON.stringify(rows);
+    if (text === this.shown) return;
+    this.shown = text;
+    this.facts.replaceChildren(...rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
+  }
+
+  paint() {
+    const { pos, picture, trace } = this;
+    if (pos < 0 || !picture.clientWidth) return;
+    const colours = palette();
+    const size = picture.clientWidth;
+    const context = fitCanvas(picture, size, size);
+    context.fillStyle = colours.line;
+    context.fillRect(0, 0, size, size);
+    const thumb = this.thumbs.get(pos) ?? this.desk.thumbs.get(pos);
+    const below = fitCanvas(trace, trace.clientWidth, trace.clientHeight);
+    below.clearRect(0, 0, trace.clientWidth, trace.clientHeight);
+    if (!thumb) return;
+    context.imageSmoothingEnabled = true;
+    context.drawImage(thumb.atlas, thumb.x, thumb.y, thumb.size, thumb.size, 0, 0, size, size);
+    drawSpark(below, thumb.trace, 1, 2, trace.clientWidth - 2, trace.clientHeight - 4, colours.text);
+    picture.setAttribute("aria-label", `Footprint of ${this.desk.facts.sentence(pos)}`);
+  }
+
+  /** Features, with where each value lies among all candidates; fetched when they are looked at. */
+  async fillFeatures() {
+    if (!this.more.open || this.pos < 0 || !this.desk.detailed) return;
+    const { features } = this.desk.app.info;
+    const missing = features.filter(({ name }) => !this.desk.model.extra.features.has(name));
+    for (let i = 0; i < missing.length; i += AT_ONCE) {
+      put(this.progress, `Reading ${i} of ${missing.length} features...`);
+      const found = await Promise.all(missing.slice(i, i + AT_ONCE).map(({ name }) => this.desk.feature(name)));
+      if (found.includes(null)) break;
+    }
+    put(this.progress, "");
+    const pos = this.pos;
+    const rows = features.map(({ name, unit, description }) => {
+      const values = this.desk.model.extra.features.get(name);
+      const value = values ? values[pos] : NaN;
+      let below = 0;
+      let known = 0;
+      if (values) {
+        for (let i = 0; i < values.length; i++) {
+          if (values[i] === values[i]) known += 1;
+          if (values[i] < value) below += 1;
+        }
+      }
+      const share = known ? Math.round((100 * below) / known) : 0;
+      const meter = Number.isFinite(value)
+        ? h("meter", { min: 0, max: 100, value: share, title: `higher than ${share} % of all candidates`, "aria-label": `${name}: higher than ${share} % of all candidates` })
+        : null;
+      return h(
+        "tr",
+        { title: description },
+        h("th", { scope: "row" }, name.replaceAll("_", " ")),
+        h("td", { class: "rv-right" }, Number.isFinite(value) ? number(value) : "–", unit ? h("span", { class: "rv-unit" }, ` ${unit}`) : null),
+        h("td", {}, meter),
+      );
+    });
+    this.table.replaceChildren(/** @type {Node} */ (this.table.caption), h("tbody", {}, ...rows));
+  }
+}

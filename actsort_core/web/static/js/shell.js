@@ -1,0 +1,115 @@
+// @ts-check
+/** Header, footer and messages round the views. */
+
+import { h, put } from "./dom.js";
+import { actionButton } from "./keys.js";
+
+/** @typedef {import("./store.js").App} App */
+
+/** @param {HTMLElement} header @param {App} app */
+export function mountHeader(header, app) {
+  const labels = h("strong", { id: "labels" }, "0 labels");
+  const fit = h("small", { id: "fit" }, "");
+  const people = h("span", { class: "people", id: "people" });
+  const quality = h("div", { class: "slot", id: "quality" });
+  const blind = actionButton(app, "blind", { keys: false, class: "toggle" });
+  const views = h("div", { class: "tabs", role: "group", "aria-label": "View" }, actionButton(app, "view_sort"), actionButton(app, "view_review"));
+  header.append(
+    h("div", { class: "brand", title: app.info.session }, h("img", { src: "static/icon.svg", alt: "" }), h("span", {}, "ActSort")),
+    views,
+    h("div", { class: "count", role: "status", "aria-live": "off" }, labels, fit),
+    quality,
+    people,
+    blind,
+    actionButton(app, "write", { text: "Write back…", keys: false }),
+    h("button", { type: "button", id: "settings-open", title: "Theme, keys, who labels", onclick: () => app.emit("open-settings") }, "Settings"),
+    actionButton(app, "help", { text: "Keys" }),
+  );
+
+  const count = () => {
+    const waiting = app.pending;
+    put(labels, `${app.labels.toLocaleString("en")} ${app.labels === 1 ? "label" : "labels"}`);
+    const { pulse } = app;
+    const learned = pulse?.fitted_on ?? app.state.fitted_on;
+    let text = learned ? `model from ${learned.toLocaleString("en")}` : "no model yet";
+    if (pulse?.fitting) text = "model is learning…";
+    if (waiting > 3) text = `${waiting} on their way`;
+    put(fit, text);
+    put(people, app.watch ? "You are watching" : others(app), whoIsHere(app));
+  };
+  const toggles = () => {
+    blind.setAttribute("aria-pressed", String(app.blind));
+    for (const button of views.querySelectorAll("button")) {
+      button.setAttribute("aria-pressed", String(button.dataset.action === `view_${app.view}`));
+    }
+  };
+  for (const name of ["count", "state", "pulse", "pending"]) app.addEventListener(name, count);
+  for (const name of ["view", "settings"]) app.addEventListener(name, toggles);
+  count();
+  toggles();
+  return { quality };
+}
+
+/** @param {App} app */
+function others(app) {
+  const rest = (app.pulse?.people ?? []).filter((p) => p.client !== app.client);
+  if (!rest.length) return app.annotator;
+  const names = [...new Set(rest.map((p) => (p.watch ? `${p.annotator} (watching)` : p.annotator)))];
+  return `${app.annotator} + ${names.join(", ")}`;
+}
+
+/** @param {App} app */
+function whoIsHere(app) {
+  const people = (app.pulse?.people ?? []).map((p) => `${p.annotator}${p.client === app.client ? " (this tab)" : ""}${p.watch ? ", watching" : ""}`);
+  return people.length ? `Here now: ${people.join("; ")}` : `You label as ${app.annotator}`;
+}
+
+/**
+ * What needs to be known: the server is gone, labels wait, labels were refused, it is time to stop.
+ * @param {HTMLElement} footer @param {App} app
+ */
+export function mountFooter(footer, app) {
+  const gone = h("p", {});
+  const banner = h("div", { class: "banner error", id: "offline", role: "alert", hidden: true }, gone, h("button", { type: "button", onclick: () => app.outbox.hurry() }, "Try now"));
+  const no = h("p", {});
+  const refused = h("div", { class: "banner error", id: "refused", role: "alert", hidden: true }, no, h("button", { type: "button", onclick: () => app.emit("open-refused") }, "Show them"));
+  footer.append(banner, refused);
+  const show = () => {
+    const { outbox } = app;
+    const waiting = app.outbox.entries.length;
+    const labels = `${waiting} ${waiting === 1 ? "label" : "labels"} waiting`;
+    const status = outbox.trouble?.status ?? 0;
+    banner.hidden = outbox.online && !(outbox.trouble && (waiting || status === 403)) && outbox.stored;
+    if (!banner.hidden) {
+      if (!outbox.online) put(gone, `The server does not answer. What you press is kept here and will be sent: ${labels}.`);
+      else if (status === 403) put(gone, `The server was started anew: open the address it printed. What you pressed is kept in this browser: ${labels}.`);
+      else if (outbox.trouble) put(gone, `${outbox.trouble.what} ${outbox.trouble.hint} Kept here and sent again: ${labels}.`);
+      else put(gone, "This browser does not let the page keep anything: leave the tab open until all labels are sent.");
+    }
+    refused.hidden = !outbox.refused.length;
+    if (outbox.refused.length) {
+      const n = outbox.refused.length;
+      put(no, `The server did not take ${n === 1 ? "one label" : `${n} labels`}: ${outbox.refused[n - 1].error}`);
+    }
+  };
+  for (const name of ["pending", "online", "refused"]) app.addEventListener(name, show);
+  show();
+}
+
+const LASTS = { info: 3500, error: 9000 };
+const MOST = 3;
+
+/** @param {App} app */
+export function mountToasts(app) {
+  const place = /** @type {HTMLElement} */ (document.getElementById("toasts"));
+  app.addEventListener("say", (event) => {
+    const { text, kind, hint } = /** @type {CustomEvent<{text: string, kind: "info" | "error", hint: string}>} */ (event).detail;
+    const whole = hint ? `${text} ${hint}` : text;
+    for (const old of place.children) if (old.firstChild?.textContent === whole) old.remove();
+    while (place.children.length >= MOST) place.firstElementChild?.remove();
+    const toast = h("div", { class: `toast ${kind}` }, h("span", {}, whole));
+    toast.append(h("button", { type: "button", class: "bare", "aria-label": "Close this message", onclick: () => toast.remove() }, "×"));
+    place.append(toast);
+    setTimeout(() => toast.remove(), LASTS[kind] + 25 * whole.length);
+  });
+}
