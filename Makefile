@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 DEMO ?= demo-output
 PYTEST_ARGS ?= -n 2
 
-.PHONY: help demo test test-lowest test-hosts lint benchmarks clean
+.PHONY: help demo test test-lowest test-hosts lint lint-page benchmarks clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -18,7 +18,7 @@ $(VENV)/run.stamp: pyproject.toml
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/run.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,matlab,movie,plots,minian,nwb]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,web,matlab,movie,plots,minian,nwb]"
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/test.stamp
@@ -28,7 +28,7 @@ $(VENV)/dev.stamp: $(VENV)/test.stamp
 # Without the extras: `matlab` needs NumPy 2, and what `movie` brings has lowest versions of its own.
 $(LOWEST)/test.stamp: pyproject.toml tests/lowest.txt
 	$(PYTHON) -m venv $(LOWEST)
-	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c tests/lowest.txt -e ".[test]"
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c tests/lowest.txt -e ".[test,web]"
 	touch $@
 
 # Every package pinned, none resolved: see the files.
@@ -64,11 +64,19 @@ lint: $(VENV)/dev.stamp ## style, types, import directions
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+node_modules/.stamp: package.json
+	npm install --silent
+	touch $@
+
+lint-page: node_modules/.stamp ## types and style of the page's JavaScript (needs Node.js 20 or newer; running the page does not)
+	npm run --silent check
+
 benchmarks: $(VENV)/test.stamp ## what is measured; more of it where ACTSORT_BENCHMARK_DATA names a folder of annotated .mat files (half an hour)
 	$(BIN)/python benchmarks/features.py
 	$(BIN)/python benchmarks/movie.py
 	$(BIN)/python benchmarks/movie_labels.py
 	$(BIN)/python benchmarks/loop.py
+	$(BIN)/python benchmarks/page.py
 	$(BIN)/python benchmarks/sorting.py
 	$(BIN)/python benchmarks/learning.py --no-rivals
 	$(BIN)/python benchmarks/few_features.py
@@ -82,4 +90,4 @@ ifneq ($(ACTSORT_BENCHMARK_DATA),)
 endif
 
 clean: ## remove environments and caches
-	rm -rf $(VENV) $(LOWEST) $(HOSTS) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) $(HOSTS) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis node_modules test-artefacts

@@ -1,7 +1,7 @@
 // @ts-check
 /** What is known of the candidate: opinions, why it is asked, the toolkit's metrics, who overlaps it, notes, and the last ten labels. */
 
-import { number } from "./curve.js";
+import { number, two } from "./curve.js";
 import { h, put } from "./dom.js";
 import { LETTERS, neighbourColour } from "./look.js";
 
@@ -83,7 +83,7 @@ export function mountFacts(panel, app) {
       button.hidden = !one;
       if (!one) return;
       dot.style.color = neighbourColour(i, false);
-      const r = one.correlation === null ? "" : ` r ${one.correlation.toFixed(2)}`;
+      const r = one.correlation === null ? "" : ` r ${two(one.correlation)}`;
       put(text, one.overlap > 0 ? `${Math.round(100 * one.overlap)} %${r}` : `near${r}`);
       button.title = `Candidate ${one.pos - recording.start}: ${one.overlap > 0 ? `overlap ${(100 * one.overlap).toFixed(0)} % (cosine of the footprints)` : "close, without overlap"}, correlation of the traces${r || " unknown"}. Click to look at it.`;
     });
@@ -106,8 +106,9 @@ export function mountFacts(panel, app) {
       return;
     }
     const sure = prior.probability === null ? "" : ` (${prior.probability.toFixed(2)})`;
-    put(toolkit, prior.verdict === 1 ? `cell${sure}` : prior.verdict === 0 ? `not a cell${sure}` : "no verdict");
-    toolkit.className = prior.verdict === 1 ? "cell" : prior.verdict === 0 ? "not_cell" : "quiet";
+    const verdict = prior.verdict ?? 0;
+    put(toolkit, verdict > 0 ? `cell${sure}` : verdict < 0 ? `not a cell${sure}` : "no verdict");
+    toolkit.className = verdict > 0 ? "cell" : verdict < 0 ? "not_cell" : "quiet";
     const p = state.probability[pos];
     if (Number.isNaN(p)) {
       put(model, "none before a few labels of each kind");

@@ -70,6 +70,8 @@ export function theme() {
 
 /** How a footprint is drawn besides its colour. */
 export const STYLE = { filled: 0, dashed: 1, dotted: 2, plain: 3 };
+/** Added to a style where a person said so. */
+export const SAID = 4;
 
 /**
  * What is known of one candidate: cell, not_cell, unsure, or nothing yet; in blind mode only what a person said.
@@ -103,7 +105,8 @@ export function paint(app, start, colours, styles, only) {
   for (let i = from; i < to; i += 1) {
     colours[i] = one(start + i);
     const decision = decisionOf(app, start + i);
-    styles[i] = decision === "cell" ? STYLE.filled : decision === "not_cell" ? STYLE.dashed : decision === "unsure" ? STYLE.dotted : STYLE.plain;
+    const style = decision === "cell" ? STYLE.filled : decision === "not_cell" ? STYLE.dashed : decision === "unsure" ? STYLE.dotted : STYLE.plain;
+    styles[i] = app.state.label[start + i] ? style + SAID : style;
   }
 }
 

@@ -20,24 +20,27 @@ export function drawTrace(context, source, box, range) {
   const perPixel = (to - from) / box.w;
   const yOf = (/** @type {number} */ v) => box.y + box.h - ((v - low) / (high - low || 1)) * box.h;
   context.beginPath();
-  if (source.full && perPixel < 1.5) {
-    const first = Math.max(source.start, Math.floor(from));
-    const end = Math.min(source.stop, Math.ceil(to) + 1);
+  const bins = source.full ? source.values.length : source.values.length / 2;
+  const wide = (source.stop - source.start) / bins; // frames of one value
+  if (perPixel < 1.5 * wide) {
+    // Values lie farther apart than pixels: a line from one to the next.
+    const first = Math.max(0, Math.floor((from - source.start) / wide));
+    const end = Math.min(bins, Math.ceil((to - source.start) / wide) + 1);
     let pen = false;
-    for (let f = first; f < end; f += 1) {
-      const v = source.values[f - source.start];
+    for (let i = first; i < end; i += 1) {
+      const v = source.full ? source.values[i] : (source.values[2 * i] + source.values[2 * i + 1]) / 2;
       if (v !== v) {
         pen = false;
         continue;
       }
-      const x = box.x + ((f + 0.5 - from) / (to - from)) * box.w;
+      const x = box.x + ((source.start + (i + 0.5) * wide - from) / (to - from)) * box.w;
       if (pen) context.lineTo(x, yOf(v));
       else context.moveTo(x, yOf(v));
       pen = true;
     }
   } else {
-    const n = source.full ? source.values.length : source.values.length / 2;
-    const perFrame = n / (source.stop - source.start);
+    const n = bins;
+    const perFrame = 1 / wide;
     let lastLow = NaN;
     let lastHigh = NaN;
     let open = false;
@@ -118,4 +121,10 @@ export function extent(source, from, to) {
     if (hi > high) high = hi;
   }
   return low < high ? [low, high] : low === high ? [low - 1, high + 1] : [0, 1];
+}
+
+/** Two decimals, without "-0.00". @param {number} v */
+export function two(v) {
+  const text = v.toFixed(2);
+  return text === "-0.00" ? "0.00" : text;
 }

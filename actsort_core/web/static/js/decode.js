@@ -82,7 +82,8 @@ export function rangeOf(values, from, to) {
 }
 
 /**
- * The line round some pixels, along their borders, in pixels of the field of view (x = column, y = row).
+ * The line round some pixels, along their borders, in pixels of the field of view (x = column, y = row): closed loops with as few corners as
+ * there are, so that dashes run on from pixel to pixel.
  * @param {ArrayLike<number>} pixels
  * @param {number} columns
  * @returns {Path2D}
@@ -90,28 +91,39 @@ export function rangeOf(values, from, to) {
 export function outlineOf(pixels, columns) {
   const inside = new Set();
   for (let i = 0; i < pixels.length; i += 1) inside.add(pixels[i]);
-  const path = new Path2D();
+  const wide = columns + 1; // corners in a row
+  /** Sides with the inside at the right hand: where each begins, where it may end. @type {Map<number, number[]>} */
+  const sides = new Map();
+  const add = (/** @type {number} */ from, /** @type {number} */ to) => {
+    const here = sides.get(from);
+    if (here) here.push(to);
+    else sides.set(from, [to]);
+  };
   for (const p of inside) {
     const x = p % columns;
-    const y = (p - x) / columns;
-    if (!inside.has(p - columns)) line(path, x, y, x + 1, y);
-    if (!inside.has(p + columns)) line(path, x, y + 1, x + 1, y + 1);
-    if (x === 0 || !inside.has(p - 1)) line(path, x, y, x, y + 1);
-    if (x === columns - 1 || !inside.has(p + 1)) line(path, x + 1, y, x + 1, y + 1);
+    const corner = ((p - x) / columns) * wide + x;
+    if (!inside.has(p - columns)) add(corner, corner + 1);
+    if (x === columns - 1 || !inside.has(p + 1)) add(corner + 1, corner + 1 + wide);
+    if (!inside.has(p + columns)) add(corner + 1 + wide, corner + wide);
+    if (x === 0 || !inside.has(p - 1)) add(corner + wide, corner);
+  }
+  const path = new Path2D();
+  for (const [start, ends] of sides) {
+    while (ends.length) {
+      let at = start;
+      let way = 0;
+      path.moveTo(at % wide, Math.floor(at / wide));
+      do {
+        const next = /** @type {number[]} */ (sides.get(at)).pop();
+        if (next === undefined) break;
+        if (next - at !== way && at !== start) path.lineTo(at % wide, Math.floor(at / wide));
+        way = next - at;
+        at = next;
+      } while (at !== start);
+      path.closePath();
+    }
   }
   return path;
-}
-
-/**
- * @param {Path2D} path
- * @param {number} x0
- * @param {number} y0
- * @param {number} x1
- * @param {number} y1
- */
-function line(path, x0, y0, x1, y1) {
-  path.moveTo(x0, y0);
-  path.lineTo(x1, y1);
 }
 
 /**

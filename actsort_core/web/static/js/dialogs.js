@@ -3,6 +3,7 @@
 
 import { choice, h } from "./dom.js";
 import { canonical, combinationOf, keysOf, shown } from "./keys.js";
+import { notesOf } from "./shell.js";
 
 /** @typedef {import("./store.js").App} App */
 /** @typedef {import("./types.js").KeyInfo} KeyInfo */
@@ -34,6 +35,7 @@ export function mountDialogs(app) {
   app.actions.set("note", () => noteDialog(app));
   app.addEventListener("open-settings", () => settingsDialog(app));
   app.addEventListener("open-refused", () => refusedDialog(app));
+  app.addEventListener("open-notes", () => void openDialog("session-notes-list", "Good to know", notesOf(app).map((note) => h("p", {}, note))));
 }
 
 /** @param {App} app */
@@ -81,14 +83,13 @@ function helpDialog(app) {
       const section = h("section", {}, h("h3", {}, group));
       for (const key of app.info.keys.filter((k) => k.group === group)) {
         const caps = h("span", { class: "caps" }, ...keysOf(app, key).map((one) => h("kbd", {}, shown(one))));
-        const row = h("div", { class: "key-row", "data-key": key.action, title: key.help }, caps, h("span", {}, h("strong", {}, key.title), " ", h("small", {}, key.help)));
+        const row = h("div", { class: "key-row", "data-key": key.action, title: key.help }, caps, h("span", { class: "ellipsis" }, h("strong", {}, key.title), " ", h("small", {}, key.help)));
         row.append(
           h(
             "span",
             {},
-            h("button", { type: "button", "aria-label": `Change the key of ${key.title}`, onclick: () => listen(key, row, false) }, "Change"),
-            " ",
-            h("button", { type: "button", "aria-label": `Add a key to ${key.title}`, onclick: () => listen(key, row, true) }, "Add"),
+            h("button", { type: "button", class: "bare", title: `Change the key of ${key.title}`, "aria-label": `Change the key of ${key.title}`, "data-rebind": "change", onclick: () => listen(key, row, false) }, "Change"),
+            h("button", { type: "button", class: "bare", title: `Another key for ${key.title}`, "aria-label": `Add a key to ${key.title}`, "data-rebind": "add", onclick: () => listen(key, row, true) }, "Add"),
           ),
         );
         section.append(row);

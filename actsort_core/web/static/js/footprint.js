@@ -49,12 +49,29 @@ export function mountCrop(panel, app, look) {
     select.value = all.some(([value]) => value === wanted) ? wanted : images[0];
   }
 
-  /** The picture to draw and where it lies; null while it is being fetched. @param {Candidate} candidate */
-  function background(candidate) {
+  /**
+   * The window widened to the shape of the panel: the surroundings instead of black borders.
+   * @param {Candidate} candidate
+   */
+  function widened(candidate) {
+    const { low, size } = candidate;
+    const [rows, columns] = app.info.recordings[candidate.recording].fov;
+    const unit = Math.min(stage.width / size[1], stage.height / size[0]);
+    const wanted = [Math.min(rows, Math.floor(stage.height / unit)), Math.min(columns, Math.floor(stage.width / unit))];
+    const from = [0, 1].map((k) => Math.max(0, Math.min([rows, columns][k] - wanted[k], Math.round(low[k] - (wanted[k] - size[k]) / 2))));
+    return { low: from, size: wanted };
+  }
+
+  /**
+   * The picture to draw and where it lies; null while it is being fetched.
+   * @param {Candidate} candidate
+   * @param {{low: number[], size: number[]}} window
+   * @param {string} name
+   */
+  function background(candidate, window, name) {
     const { dark, bright } = app.settings;
-    const name = select.value;
-    const { clip, clipMean, clipMax, framesShape, low, size } = candidate;
-    if (name === "weights") return weights(candidate, picture, dark, bright);
+    const { clip, clipMean, clipMax, framesShape } = candidate;
+    if (name === "weights") return weights(candidate, picture, dark, bright, window);
     if ((name === "clip_mean" || name === "clip_max") && clip && clipMean && clipMax) {
       const [, , rows, columns] = framesShape;
       const [a, b] = candidate.clipRange;
@@ -75,8 +92,8 @@ export function mountCrop(panel, app, look) {
       );
       return null;
     }
-    imageCanvas(here, dark, bright, { low, size }, picture);
-    return { canvas: picture, low, size };
+    imageCanvas(here, dark, bright, window, picture);
+    return { canvas: picture, ...window };
   }
   /** @type {Map<string, import("./types.js").FovImage>} */
   const loaded = new Map();
@@ -85,9 +102,11 @@ export function mountCrop(panel, app, look) {
     const context = stage.clear();
     const candidate = app.current;
     if (!candidate || !stage.width) return;
-    const at = fit(candidate.low, candidate.size, { x: 0, y: 0, w: stage.width, h: stage.height });
-    const movie = select.value === "movie" && candidate.frames;
-    const back = movie ? null : background(candidate);
+    const window = widened(candidate);
+    const at = fit(window.low, window.size, { x: 0, y: 0, w: stage.width, h: stage.height });
+    const name = select.value;
+    const movie = name === "movie" && candidate.frames;
+    const back = background(candidate, window, movie ? "" : name);
     context.save();
     context.beginPath();
     context.rect(at.x, at.y, at.w, at.h);
@@ -95,8 +114,12 @@ export function mountCrop(panel, app, look) {
     context.translate(at.dx, at.dy);
     context.scale(at.unit, at.unit);
     context.imageSmoothingEnabled = false;
+    if (back) {
+      if (movie) context.globalAlpha = 0.4; // what the snippet does not reach
+      context.drawImage(back.canvas, back.low[1], back.low[0], back.size[1], back.size[0]);
+      context.globalAlpha = 1;
+    }
     if (movie) frames.draw(context, candidate, look.event, look.frame);
-    else if (back) context.drawImage(back.canvas, back.low[1], back.low[0], back.size[1], back.size[0]);
     const { outlines, neighbours: others } = app.settings;
     if (outlines) drawOutlines(context, candidate, at.unit, { neighbours: others });
     context.restore();
@@ -155,9 +178,11 @@ export function mountCrop(panel, app, look) {
  * @param {HTMLCanvasElement} canvas
  * @param {number} dark
  * @param {number} bright
+ * @param {{low: number[], size: number[]}} [window]
  */
-export function weights(candidate, canvas, dark, bright) {
-  const { low, size, pixels, weights: w, columns } = candidate;
+export function weights(candidate, canvas, dark, bright, window = candidate) {
+  const { pixels, weights: w, columns } = candidate;
+  const { low, size } = window;
   const values = new Float32Array(size[0] * size[1]);
   for (let i = 0; i < pixels.length; i += 1) {
     const c = pixels[i] % columns;

@@ -4,14 +4,15 @@
  * painted alone; everything is painted anew in idle time, strip by strip, so that no key has to wait for it.
  */
 
-import { paint, STYLE } from "./colours.js";
+import { paint, SAID, STYLE } from "./colours.js";
 
 /** @typedef {import("./store.js").App} App */
 /** @typedef {import("./types.js").Footprints} Footprints */
 /** @typedef {{x: number, y: number, w: number, h: number}} Rect in pixels of the field of view */
 
 const STRIP = 400000; // pixels painted at a time
-const INSIDE = [105, 22, 60, 38]; // opacity inside, by style
+const INSIDE = [95, 16, 50, 34]; // opacity inside, by style
+const EDGE = [225, 150, 200, 190]; // and of the outline; where a person said so it is full
 const EVEN = 165; // for colours that are a scale
 
 export class Layer {
@@ -56,7 +57,7 @@ export class Layer {
   /** @param {number} i */
   hidden(i) {
     const { hideCells, hideNots } = this.app.settings;
-    return (hideCells && this.styles[i] === STYLE.filled) || (hideNots && this.styles[i] === STYLE.dashed);
+    return (hideCells && (this.styles[i] & 3) === STYLE.filled) || (hideNots && (this.styles[i] & 3) === STYLE.dashed);
   }
 
   /** Whose each pixel is. */
@@ -80,14 +81,15 @@ export class Layer {
   /** @param {number} p @param {number} i its owner @param {boolean} scaled @param {boolean} outlined */
   colour(p, i, scaled, outlined) {
     const colour = this.colours[i] & 0xffffff;
-    const style = this.styles[i];
-    let alpha = scaled ? EVEN : INSIDE[style];
+    const style = this.styles[i] & 3;
+    const said = this.styles[i] >= SAID;
+    let alpha = scaled ? EVEN : INSIDE[style] * (said ? 1.35 : 1);
     if (outlined && this.edge[p]) {
-      alpha = 255;
+      alpha = said ? 255 : EDGE[style];
       const x = p % this.columns;
       const y = (p - x) / this.columns;
-      if (style === STYLE.dashed && (x + y) % 3 === 0) alpha = 70;
-      else if (style === STYLE.dotted && (x + y) % 2) alpha = 60;
+      if (style === STYLE.dashed && (x + y) % 4 === 0) alpha *= 0.35;
+      else if (style === STYLE.dotted && (x + y) % 2) alpha *= 0.3;
     }
     return ((alpha << 24) | colour) >>> 0;
   }
@@ -101,11 +103,12 @@ export class Layer {
     const { all, owner, pixels, columns } = this;
     const { scaled } = this;
     const outlined = this.app.settings.outlines && !this.lines;
-    let [x0, y0, x1, y1] = [Infinity, Infinity, -1, -1];
+    let all0 = null;
     for (const pos of positions) {
       const i = pos - this.start;
-      if (i < 0 || i >= this.n) continue;
+      if (i < 0 || i >= this.n || !this.size(i)) continue;
       paint(this.app, this.start, this.colours, this.styles, i);
+      let [x0, y0, x1, y1] = [Infinity, Infinity, -1, -1];
       for (let k = all.bounds[i]; k < all.bounds[i + 1]; k += 1) {
         const p = all.pixels[k];
         if (owner[p] === i) pixels[p] = this.colour(p, i, scaled, outlined);
@@ -116,11 +119,20 @@ export class Layer {
         if (y < y0) y0 = y;
         if (y > y1) y1 = y;
       }
+      this.context.putImageData(this.data, 0, 0, x0, y0, x1 - x0 + 1, y1 - y0 + 1);
+      all0 = all0 ? [Math.min(all0[0], x0), Math.min(all0[1], y0), Math.max(all0[2], x1), Math.max(all0[3], y1)] : [x0, y0, x1, y1];
     }
-    if (x1 < 0) return null;
-    const rect = { x: x0, y: y0, w: x1 - x0 + 1, h: y1 - y0 + 1 };
-    this.context.putImageData(this.data, 0, 0, rect.x, rect.y, rect.w, rect.h);
-    return rect;
+    return all0 && { x: all0[0], y: all0[1], w: all0[2] - all0[0] + 1, h: all0[3] - all0[1] + 1 };
+  }
+
+  /** Which candidates look different since they were painted. @returns {number[]} positions */
+  different() {
+    const colours = new Uint32Array(this.n);
+    const styles = new Uint8Array(this.n);
+    paint(this.app, this.start, colours, styles);
+    const out = [];
+    for (let i = 0; i < this.n; i += 1) if (colours[i] !== this.colours[i] || styles[i] !== this.styles[i]) out.push(this.start + i);
+    return out;
   }
 
   /** Paints everything when there is time. @param {() => void} done */
@@ -193,7 +205,7 @@ export class Layer {
 }
 
 /** @param {(deadline: {timeRemaining: () => number, didTimeout: boolean}) => void} work */
-function idle(work) {
+export function idle(work) {
   if (window.requestIdleCallback) window.requestIdleCallback(work, { timeout: 400 });
   else setTimeout(() => work({ timeRemaining: () => 0, didTimeout: true }), 30); // Safari
 }

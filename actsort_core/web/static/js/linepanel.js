@@ -70,7 +70,7 @@ export class LinePanel {
     this.element = h(
       "div",
       { class: "q-panel", id: "quality-panel", role: "dialog", "aria-label": "Quality and line", hidden: true, tabindex: -1 },
-      h("header", { class: "rv-row q-title" }, h("h2", { class: "rv-h" }, "How good is the sorting now?"), button("×", () => deeds.close(), { class: "bare", "aria-label": "Close", title: "Close (esc)" })),
+      h("div", { class: "rv-row q-title" }, h("h2", { class: "rv-h" }, "How good is the sorting now?"), button("×", () => deeds.close(), { class: "bare", "aria-label": "Close", title: "Close (esc)" })),
       this.stopText,
       this.why,
       this.gain,
@@ -120,7 +120,7 @@ export class LinePanel {
     const sum = (/** @type {Uint32Array} */ of) => of.reduce((a, b) => a + b, 0);
     const number = (/** @type {number} */ value) => h("td", {}, value.toLocaleString("en"));
     const row = (/** @type {string} */ title, /** @type {string} */ name, /** @type {Uint32Array} */ of) => h("tr", {}, h("th", { scope: "row", class: name }, title), number(sum(of)), number(of[3]), number(of[2]), number(of[1]));
-    const head = h("tr", {}, ...["", "all", "by a person", "by the model", "by the toolkit"].map((text) => h("th", { scope: "col" }, text)));
+    const head = h("tr", {}, ...["Decision", "all", "by a person", "by the model", "by the toolkit"].map((text) => h("th", { scope: "col" }, text)));
     this.counts.replaceChildren(
       /** @type {Node} */ (this.counts.caption),
       h("thead", {}, head),

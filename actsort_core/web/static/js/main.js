@@ -5,10 +5,13 @@ import { ApiError, makeApi } from "./api.js";
 import { joinDialog, mountDialogs } from "./dialogs.js";
 import { Keys } from "./keys.js";
 import { clientName } from "./outbox.js";
+import { mountQuality } from "./quality.js";
+import { mountReview } from "./review/review.js";
 import { readSettings, showTheme } from "./settings.js";
 import { mountFooter, mountHeader, mountToasts } from "./shell.js";
 import { mountSort } from "./sort.js";
 import { App } from "./store.js";
+import { mountWrite } from "./write.js";
 
 /** @typedef {import("./types.js").SessionInfo} SessionInfo */
 
@@ -134,11 +137,9 @@ async function start() {
   const sort = /** @type {HTMLElement} */ (document.getElementById("sort"));
   const review = /** @type {HTMLElement} */ (document.getElementById("review"));
   mountSort(sort, app);
-  // While these are being written.
-  const other = (/** @type {string} */ path, /** @type {string} */ name) => import(path).then((m) => m[name], (e) => (console.warn(path, e), () => ({ open() {} })));
-  (await other("./review/review.js", "mountReview"))(review, app);
-  (await other("./quality.js", "mountQuality"))(quality, app);
-  const write = (await other("./write.js", "mountWrite"))(app);
+  mountReview(review, app);
+  mountQuality(quality, app);
+  const write = mountWrite(app);
   app.actions.set("write", () => write.open());
   const showView = () => {
     sort.hidden = app.view !== "sort";
@@ -153,7 +154,6 @@ async function start() {
 
   await begin(app, place);
   loading("");
-  for (const note of info.notes) app.say(note, { kind: "info" });
   const beat = async () => {
     await app.heartbeat();
     setTimeout(beat, document.hidden ? 4 * BEAT : BEAT);

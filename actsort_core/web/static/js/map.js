@@ -3,9 +3,9 @@
 
 import { outlineOf } from "./decode.js";
 import { h, Stage, variable } from "./dom.js";
-import { css, STYLE } from "./colours.js";
+import { css, SAID, STYLE } from "./colours.js";
 import { imageCanvas } from "./image.js";
-import { Layer } from "./layer.js";
+import { idle, Layer } from "./layer.js";
 import { mapTools } from "./maptools.js";
 
 /** @typedef {import("./store.js").App} App */
@@ -118,9 +118,20 @@ export class MapView {
     const { layer, app } = this;
     if (!layer) return;
     const { hideCells, hideNots } = app.settings;
-    if (!positions || positions.length > MOST_SOME || hideCells || hideNots) return this.all();
+    if (hideCells || hideNots) return this.all();
+    if (!positions) return idle(() => this.compare());
+    if (positions.length > MOST_SOME) return this.all();
     const rect = layer.some(positions);
     if (rect && app.view === "sort") this.draw(rect);
+  }
+
+  /** After a fit: only those that look different are painted. */
+  compare() {
+    const positions = this.layer?.different() ?? [];
+    if (positions.length > MOST_SOME) return this.all();
+    if (!positions.length || !this.layer) return;
+    this.layer.some(positions);
+    if (this.app.view === "sort") this.later();
   }
 
   all() {
@@ -242,13 +253,13 @@ export class MapView {
     if (!layer) return;
     const { all } = layer;
     context.globalAlpha = Math.min(1, this.app.settings.opacity + 0.2);
-    context.lineWidth = 1.2 / scale;
     for (let i = 0; i < layer.n; i += 1) {
       const reach = Math.sqrt(layer.size(i)) * 2 + 4;
       const [r, c] = [all.centres[2 * i], all.centres[2 * i + 1]];
       if (c < x0 - reach || c > x1 + reach || r < y0 - reach || r > y1 + reach || layer.hidden(i)) continue;
+      context.lineWidth = (layer.styles[i] >= SAID ? 2 : 1.2) / scale;
       context.strokeStyle = css(layer.colours[i]);
-      context.setLineDash(/** @type {Record<number, number[]>} */ (DASHES)[layer.styles[i]].map((d) => d / scale));
+      context.setLineDash(/** @type {Record<number, number[]>} */ (DASHES)[layer.styles[i] & 3].map((d) => d / scale));
       context.stroke(this.path(i));
     }
     context.setLineDash([]);
@@ -300,7 +311,7 @@ export class MapView {
       context.stroke(current.outline);
       // Four ticks round it: found at a glance even where it is three pixels wide.
       const [r, c] = [current.centre[0] + 0.5, current.centre[1] + 0.5];
-      const near = Math.max(12 / scale, Math.sqrt(current.pixels.length) * 0.8 + 5 / scale);
+      const near = Math.max(10 / scale, Math.sqrt(current.pixels.length) * 0.62 + 4 / scale);
       const far = near + 13 / scale;
       for (const [style, width] of /** @type {[string, number][]} */ ([["rgba(0,0,0,0.85)", 4.5], ["#ffe45c", 2]])) {
         context.strokeStyle = style;

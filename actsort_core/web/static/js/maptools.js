@@ -41,10 +41,10 @@ export function mapTools(app, map) {
     app.set({ follow: on });
     if (on) map.follow();
   }, { id: "follow" });
-  const whole = h("button", { type: "button", id: "map-whole", title: "The whole field of view", onclick: (/** @type {MouseEvent} */ event) => {
+  const whole = h("button", { type: "button", id: "map-whole", title: "The whole field of view", "aria-label": "The whole field of view", onclick: (/** @type {MouseEvent} */ event) => {
     map.whole();
     if (event.detail > 0) /** @type {HTMLElement} */ (event.currentTarget).blur();
-  } }, "Whole");
+  } }, "⤢");
   for (const button of [outlines, hideCells, hideNots, follow]) {
     button.addEventListener("click", (event) => event.detail > 0 && button.blur());
   }

@@ -1,7 +1,7 @@
 // @ts-check
 /** How good the sorting is and what to do next: read-outs in the header, which open the panel. */
 
-import { interval, percent } from "./chart.js";
+import { percent } from "./chart.js";
 import { h, put } from "./dom.js";
 import { LinePanel } from "./linepanel.js";
 import { Preview } from "./preview.js";
@@ -24,6 +24,15 @@ import { later } from "./review/dom.js";
 
 const EVERY = 2500; // ms between two requests
 const ENOUGH = 3; // labels of a kind before there is a model
+
+/**
+ * Whole points where they tell enough.
+ * @param {Estimate} stated
+ */
+function brief({ low, high }) {
+  const digits = high - low < 0.05 ? 1 : 0;
+  return `${(100 * low).toFixed(digits)}–${(100 * high).toFixed(digits)} %`;
+}
 
 export class QualityView {
   /**
@@ -49,7 +58,7 @@ export class QualityView {
       accuracy: part("accuracy", "balanced accuracy"),
       precision: part("precision", "precision"),
       recall: part("recall", "recall"),
-      gain: part("gain", "50 more labels"),
+      gain: part("gain", "by 50 labels"),
       cells: part("cells", "cells"),
       time: part("time", "a label"),
     };
@@ -123,10 +132,10 @@ export class QualityView {
       const { balanced_accuracy: accuracy, precision, recall, gain, more } = answer.quality;
       for (const [part, stated, title] of /** @type {const} */ ([[parts.accuracy, accuracy, "accuracy"], [parts.precision, precision, "precision"], [parts.recall, recall, "recall"]])) {
         put(part.value, percent(stated.value));
-        put(part.small, `${title} ${interval(stated)}`);
+        put(part.small, `${title} ${brief(stated)}`);
       }
       put(parts.gain.value, `+${(100 * gain.value).toFixed(1)} points`);
-      put(parts.gain.small, `by ${more} more labels`);
+      put(parts.gain.small, `by ${more} labels`);
     }
     put(parts.cells.value, app.blind ? "–" : this.preview.cells(null).toLocaleString("en"));
     this.opener.setAttribute("aria-label", `Quality and line. ${[...this.opener.querySelectorAll(".q-part, .q-missing, .q-stop")].filter((e) => !(/** @type {HTMLElement} */ (e).hidden)).map((e) => e.textContent?.replace(/(\d|%)([a-z])/g, "$1 $2")).join("; ")}`);

@@ -13,6 +13,7 @@ export function mountHeader(header, app) {
   const people = h("span", { class: "people", id: "people" });
   const quality = h("div", { class: "slot", id: "quality" });
   const blind = actionButton(app, "blind", { keys: false, class: "toggle" });
+  const notes = h("button", { type: "button", id: "session-notes", hidden: true, onclick: () => app.emit("open-notes") });
   const views = h("div", { class: "tabs", role: "group", "aria-label": "View" }, actionButton(app, "view_sort"), actionButton(app, "view_review"));
   header.append(
     h("div", { class: "brand", title: app.info.session }, h("img", { src: "static/icon.svg", alt: "" }), h("span", {}, "ActSort")),
@@ -20,6 +21,7 @@ export function mountHeader(header, app) {
     h("div", { class: "count", role: "status", "aria-live": "off" }, labels, fit),
     quality,
     people,
+    notes,
     blind,
     actionButton(app, "write", { text: "Write back…", keys: false }),
     h("button", { type: "button", id: "settings-open", title: "Theme, keys, who labels", onclick: () => app.emit("open-settings") }, "Settings"),
@@ -35,6 +37,10 @@ export function mountHeader(header, app) {
     if (pulse?.fitting) text = "model is learning…";
     if (waiting > 3) text = `${waiting} on their way`;
     put(fit, text);
+    const known = notesOf(app);
+    notes.hidden = !known.length;
+    put(notes, `Hints ${known.length}`, known.join("\n\n"));
+    notes.setAttribute("aria-label", `${known.length} notes on this session`);
     put(people, app.watch ? "You are watching" : others(app), whoIsHere(app));
   };
   const toggles = () => {
@@ -48,6 +54,11 @@ export function mountHeader(header, app) {
   count();
   toggles();
   return { quality };
+}
+
+/** What the server wants to be known of this session. @param {App} app */
+export function notesOf(app) {
+  return [...new Set([...app.info.notes, ...(app.pulse?.notes ?? [])])];
 }
 
 /** @param {App} app */
@@ -81,7 +92,7 @@ export function mountFooter(footer, app) {
     const status = outbox.trouble?.status ?? 0;
     banner.hidden = outbox.online && !(outbox.trouble && (waiting || status === 403)) && outbox.stored;
     if (!banner.hidden) {
-      if (!outbox.online) put(gone, `The server does not answer. What you press is kept here and will be sent: ${labels}.`);
+      if (!outbox.online) put(gone, `The server does not answer. What you press is kept here and will be sent: ${labels}. If it was stopped, start it again${location.port ? ` with --port ${location.port}` : ""}.`);
       else if (status === 403) put(gone, `The server was started anew: open the address it printed. What you pressed is kept in this browser: ${labels}.`);
       else if (outbox.trouble) put(gone, `${outbox.trouble.what} ${outbox.trouble.hint} Kept here and sent again: ${labels}.`);
       else put(gone, "This browser does not let the page keep anything: leave the tab open until all labels are sent.");

@@ -40,20 +40,12 @@ export function mountSort(section, app) {
     // Only after a moment: a flash between two candidates would be worse than a short wait.
     setTimeout(() => {
       veil.hidden = !app.waiting;
-      put(veil, waitingText(app));
+      put(veil, app.whyWaiting());
     }, 150);
   });
   app.addEventListener("view", () => {
     if (app.view === "sort") for (const part of parts) part.show();
   });
-}
-
-/** @param {App} app */
-function waitingText(app) {
-  if (app.queue.finished && !app.queue.questions.length && !app.outbox.entries.length) {
-    return "Nothing is left to ask: every candidate is labelled. Look over them in the review view, or write the decisions back.";
-  }
-  return app.online ? "Loading the next candidate…" : "The server does not answer, and all that was loaded is labelled. It goes on by itself when the server is back.";
 }
 
 /** From the key to the frame that shows the next candidate. @param {App} app */

@@ -4,56 +4,35 @@
 import { ApiError } from "./api.js";
 import { css, painter } from "./colours.js";
 import { rangeOf } from "./decode.js";
-import { newId, Outbox } from "./outbox.js";
-import { Queue } from "./queue.js";
-import { keepSettings, readSettings } from "./settings.js";
-import { freshState, readState } from "./state.js";
+import { newId } from "./outbox.js";
+import { keepSettings } from "./settings.js";
+import { readState } from "./state.js";
+import { Walk } from "./walk.js";
 
-/** @typedef {import("./types.js").Candidate} Candidate */
 /** @typedef {import("./types.js").Question} Question */
 /** @typedef {import("./types.js").Entry} Entry */
 /** @typedef {import("./types.js").Past} Past */
 /** @typedef {import("./types.js").Colouring} Colouring */
-/** @typedef {{pos: number, question: Question | null}} Step */
-/** @typedef {{pos: number, before: number, value: string, question: Question | null}} Deed */
+/** @typedef {{id: string, pos: number, before: number, value: string, question: Question | null}} Deed */
 
-const LONG = 600; // steps of the trail that are kept
 const STATE_EVERY = 1000; // ms between two requests for the whole state
 const PERSON = 3; // origin of a decision: a person
 
 /** @type {Colouring[]} */
 export const COLOURINGS = [{ kind: "decision" }, { kind: "confidence" }, { kind: "origin" }, { kind: "label" }, { kind: "prior" }];
 
-export class App extends EventTarget {
+export class App extends Walk {
   /**
    * @param {import("./api.js").Api} api
    * @param {import("./types.js").SessionInfo} info
    * @param {{annotator: string, client: string, watch: boolean}} who
    */
   constructor(api, info, who) {
-    super();
-    this.api = api;
-    this.info = info;
-    this.client = who.client;
-    this.annotator = who.annotator;
-    this.watch = info.watch || who.watch;
-    this.settings = readSettings();
-    this.blind = info.blind || this.settings.blind;
-    this.state = freshState(info.n_cells);
+    super(api, info, who);
     /** @type {import("./types.js").Pulse | null} */
     this.pulse = null;
-    /** @type {Candidate | null} */
-    this.current = null;
-    /** @type {Question | null} */
-    this.question = null;
-    /** The next candidate is not here yet: keys that decide wait for it. */
-    this.waiting = false;
-    /** @type {"sort" | "review"} */
-    this.view = "sort";
     /** @type {Set<number>} */
     this.selection = new Set();
-    /** @type {import("./types.js").List | null} */
-    this.list = null;
     /** @type {Colouring} */
     this.colouring = { kind: "decision" };
     /** @type {{name: string, values: Float32Array, low: number, high: number} | null} */
@@ -62,20 +41,12 @@ export class App extends EventTarget {
     this.labels = 0;
     /** The last labels of this annotator, latest first. @type {Past[]} */
     this.history = [];
-    /** @type {Step[]} */
-    this.trail = [];
-    this.at = -1;
-    /** @type {Set<number>} */
-    this.skipped = new Set();
     /** @type {Deed[][]} */
     this.done = [];
     /** @type {Deed[][]} */
     this.undone = [];
-    this.shownAt = performance.now();
     /** When the key went down that is being done now; 0: nobody pressed one. */
     this.keyTime = 0;
-    /** A candidate that is being fetched because it was asked for. @type {number | null} */
-    this.reaching = null;
     /** What keys and buttons do, by action; a view may have its own. @type {Map<string, () => void>} */
     this.actions = new Map();
     /** @type {{sort: Map<string, () => void>, review: Map<string, () => void>}} */
@@ -85,201 +56,23 @@ export class App extends EventTarget {
     this.allChanged = false;
     this.stateAt = 0;
     this.stateComing = false;
-    /** @type {Map<string, Promise<any>>} */
-    this.cache = new Map();
-    /** @type {Map<number, import("./types.js").Footprints>} */
-    this.footprintsHere = new Map();
     /** @type {ReturnType<typeof painter> | null} */
     this.paintOne = null;
-    this.outbox = new Outbox(api, info.session, this.client);
-    this.outbox.skip = () => this.notAsked();
-    this.queue = new Queue(api, {
-      columns: (recording) => info.recordings[recording].fov[1],
-      start: (recording) => info.recordings[recording].start,
-      footprints: (recording) => this.footprintsHere.get(recording) ?? null,
-      annotator: () => this.annotator,
-      blocked: (pos) => this.isBlocked(pos),
-      skip: () => this.notAsked(),
-    });
     this.wire();
   }
 
   wire() {
-    const { outbox, queue } = this;
+    const { outbox } = this;
     outbox.addEventListener("answer", (event) => this.heard(/** @type {CustomEvent} */ (event).detail));
     outbox.addEventListener("changed", () => this.emit("pending"));
     outbox.addEventListener("online", () => this.emit("online"));
-    outbox.addEventListener("refused", () => {
+    outbox.addEventListener("refused", (event) => {
+      // It never counted: taking back must not take back another one.
+      const { id } = /** @type {CustomEvent} */ (event).detail.entry;
+      this.done = this.done.map((deeds) => deeds.filter((d) => d.id !== id)).filter((deeds) => deeds.length);
       this.refresh(true);
       this.emit("refused");
     });
-    queue.addEventListener("ready", () => this.waiting && this.reaching === null && this.next());
-    queue.addEventListener("filled", () => this.waiting && this.reaching === null && this.next());
-  }
-
-  /** @param {string} name @param {any} [detail] */
-  emit(name, detail) {
-    this.dispatchEvent(new CustomEvent(name, { detail }));
-  }
-
-  get online() {
-    return this.outbox.online;
-  }
-
-  get pending() {
-    return this.outbox.labels;
-  }
-
-  // What is asked ------------------------------------------------------------------------------------------------------------
-
-  /** Positions not to be asked now: put off, under the eyes, or behind us in the trail and still to be answered. */
-  notAsked() {
-    const out = new Set(this.skipped);
-    for (const step of this.trail.slice(this.at)) if (step.question) out.add(step.pos);
-    return [...out];
-  }
-
-  /** @param {number} pos */
-  isBlocked(pos) {
-    if (this.skipped.has(pos) || (this.current?.pos === pos && !this.waiting)) return true;
-    for (let i = Math.max(0, this.at + 1); i < this.trail.length; i += 1) if (this.trail[i].pos === pos) return true;
-    return this.outbox.entries.some((entry) => entry.kind === "label" && entry.pos === pos);
-  }
-
-  /** The next of the trail, the list, or the questions; painted at once where it is here. */
-  next() {
-    if (this.list) return this.step(1);
-    if (this.at < this.trail.length - 1) return this.walk(1);
-    const taken = this.queue.take();
-    if (taken) {
-      this.queue.refill().catch(() => undefined);
-      return this.show(taken.candidate, taken.question);
-    }
-    this.waiting = true;
-    this.emit("waiting");
-    if (this.queue.finished && !this.queue.questions.length && this.skipped.size && !this.outbox.entries.length) {
-      this.say("Only candidates that you put off are left: here they are again.", { kind: "info" });
-      this.skipped.clear();
-    }
-    const wanted = this.queue.questions.map((q) => q.pos);
-    if (wanted.length) this.queue.prefetch(wanted);
-    this.queue.refill(!wanted.length).catch(() => undefined);
-  }
-
-  /**
-   * @param {Candidate} candidate
-   * @param {Question | null} question
-   * @param {boolean} [walked] along the trail, which then stays as it is
-   */
-  show(candidate, question, walked = false) {
-    this.waiting = false;
-    this.reaching = null;
-    this.current = candidate;
-    this.question = question;
-    this.shownAt = performance.now();
-    if (!walked) {
-      this.trail.length = this.at + 1;
-      this.trail.push({ pos: candidate.pos, question });
-      if (this.trail.length > LONG) this.trail.splice(0, this.trail.length - LONG);
-      this.at = this.trail.length - 1;
-    }
-    document.body.dataset.pos = String(candidate.pos);
-    this.emit("current");
-  }
-
-  /** @param {number} by */
-  walk(by) {
-    const to = this.at + by;
-    if (to < 0) return this.say("This is the first candidate you looked at.", { kind: "info" });
-    if (to >= this.trail.length) return;
-    const step = this.trail[to];
-    this.reach(step.pos, (candidate) => {
-      this.at = to;
-      this.show(candidate, step.question, true);
-    });
-  }
-
-  /** @param {number} by */
-  step(by) {
-    const list = this.list;
-    if (!list) return this.say("There is no list now. Choose candidates in the review view first.", { kind: "info" });
-    const at = list.at + by;
-    if (at < 0 || at >= list.positions.length) {
-      return this.say(by > 0 ? `That was the last of “${list.name}”.` : `This is the first of “${list.name}”.`, { kind: "info", hint: "Esc goes back to the questions." });
-    }
-    list.at = at;
-    this.queue.prefetch(list.positions.slice(at, at + 12));
-    this.reach(list.positions[at], (candidate) => {
-      this.show(candidate, null);
-      this.emit("list");
-    });
-  }
-
-  /**
-   * @param {number} pos
-   * @param {(candidate: Candidate) => void} then
-   */
-  reach(pos, then) {
-    const here = this.queue.ready.get(pos);
-    if (here) return then(here);
-    this.waiting = true;
-    this.reaching = pos;
-    this.emit("waiting");
-    this.queue.load(pos).then(
-      (candidate) => {
-        if (this.reaching === pos) then(candidate);
-      },
-      (error) => {
-        this.waiting = false;
-        this.reaching = null;
-        this.emit("waiting");
-        this.complain(error);
-      },
-    );
-  }
-
-  /**
-   * @param {number} pos
-   * @param {{name: string, positions: number[], at?: number}} [list]
-   */
-  goto(pos, list) {
-    if (list) this.list = { name: list.name, positions: list.positions, at: Math.max(0, list.positions.indexOf(pos)) };
-    else if (this.list) {
-      const at = this.list.positions.indexOf(pos);
-      if (at >= 0) this.list.at = at;
-    }
-    // A question that is under the eyes is asked again afterwards, not lost.
-    if (this.question && this.current && !this.state.label[this.current.pos]) this.queue.untake(this.question);
-    const question = this.trail[this.at]?.pos === pos ? this.question : null;
-    this.reach(pos, (candidate) => {
-      this.show(candidate, question);
-      if (this.view !== "sort") this.setView("sort");
-      if (list) this.queue.prefetch(list.positions.slice(this.list?.at ?? 0, (this.list?.at ?? 0) + 12));
-      this.emit("list");
-    });
-  }
-
-  backToQuestions() {
-    this.list = null;
-    this.trail.length = this.at + 1;
-    this.emit("list");
-    this.next();
-  }
-
-  back() {
-    if (this.list && this.list.at > 0) this.step(-1);
-    else this.walk(-1);
-  }
-
-  skip() {
-    if (this.waiting) return this.wait();
-    if (!this.list && this.question && this.current && !this.state.label[this.current.pos] && !this.watch) this.skipped.add(this.current.pos);
-    this.next();
-  }
-
-  wait() {
-    window.__actsort.refused += 1;
-    this.say(this.online ? "The next candidate is on its way: that key was not used." : "Nothing more is loaded, and the server does not answer: that key was not used.", { kind: "info" });
   }
 
   // What is said -------------------------------------------------------------------------------------------------------------
@@ -298,14 +91,15 @@ export class App extends EventTarget {
     if (!current || this.waiting) return this.wait();
     const { pos } = current;
     const seconds = Math.round(performance.now() - this.shownAt) / 1000;
-    const deed = { pos, before: this.state.label[pos], value, question };
+    const deed = { id: newId(), pos, before: this.state.label[pos], value, question };
     this.done.push([deed]);
     this.undone = [];
     this.put(pos, this.classIndex(value));
     this.remember(pos, value, seconds, question);
     this.skipped.delete(pos);
-    this.outbox.put({ kind: "label", id: newId(), annotator: this.annotator, pos, value, seconds, question });
-    this.next();
+    this.queue.drop([pos]);
+    this.outbox.put({ kind: "label", id: deed.id, annotator: this.annotator, pos, value, seconds, question });
+    this.next(true);
   }
 
   /**
@@ -319,8 +113,9 @@ export class App extends EventTarget {
     /** @type {Entry[]} */
     const entries = [];
     for (const pos of positions) {
-      deeds.push({ pos, before: this.state.label[pos], value, question: null });
-      entries.push({ kind: "label", id: newId(), annotator: this.annotator, pos, value, seconds: null, question: null });
+      const id = newId();
+      deeds.push({ id, pos, before: this.state.label[pos], value, question: null });
+      entries.push({ kind: "label", id, annotator: this.annotator, pos, value, seconds: null, question: null });
       this.put(pos, this.classIndex(value));
       this.skipped.delete(pos);
     }
@@ -331,7 +126,7 @@ export class App extends EventTarget {
     this.outbox.put(...entries);
     this.queue.drop(deeds.map((d) => d.pos));
     this.say(`${deeds.length} ${deeds.length === 1 ? "candidate is" : "candidates are"} now “${this.className(value)}”.`, { kind: "info", hint: "Undo takes them all back." });
-    if (this.question && this.current && this.state.label[this.current.pos]) this.next();
+    if (this.question && this.current && this.state.label[this.current.pos]) this.next(true);
   }
 
   undo() {
@@ -367,7 +162,7 @@ export class App extends EventTarget {
       entries.push({ kind: "redo", id: newId(), annotator: this.annotator, pos: deed.pos, value: deed.value });
     }
     this.outbox.put(...entries);
-    if (this.current?.pos === deeds[deeds.length - 1].pos) this.next();
+    if (this.current?.pos === deeds[deeds.length - 1].pos) this.next(true);
   }
 
   /** Shows the candidate whose label was taken back, with the question it had. @param {Deed} deed */
@@ -458,6 +253,7 @@ export class App extends EventTarget {
 
   /** @param {number} pos @param {string} value @param {number | null} seconds @param {Question | null} question */
   remember(pos, value, seconds, question) {
+    this.history = this.history.filter((h) => h.pos !== pos);
     this.history.unshift({ pos, value, seconds, time: new Date().toISOString(), reason: question?.reason ?? "review", p: question?.p ?? null });
     this.history.length = Math.min(this.history.length, 40);
     this.emit("history");
@@ -480,10 +276,14 @@ export class App extends EventTarget {
       this.say(entry.kind === "undo" ? "There is nothing to take back." : "There is nothing to give again.", { kind: "info" });
       return;
     }
-    if (entry.pos === answer.pos) return;
+    if (entry.pos === answer.pos) {
+      // Which label shows again, and when it was given, the server knows.
+      if (!this.outbox.entries.length) this.readHistory();
+      return;
+    }
     this.put(answer.pos, answer.value ? this.classIndex(answer.value) : 0);
     this.readHistory();
-    if (entry.pos === undefined) this.revisit({ pos: answer.pos, before: 0, value: "", question: null });
+    if (entry.pos === undefined) this.revisit({ id: "", pos: answer.pos, before: 0, value: "", question: null });
     else this.refresh(true);
   }
 
@@ -544,58 +344,7 @@ export class App extends EventTarget {
     }
   }
 
-  // Cached answers -----------------------------------------------------------------------------------------------------------
-
-  /**
-   * @template T
-   * @param {string} key
-   * @param {() => Promise<T>} make
-   * @returns {Promise<T>}
-   */
-  cached(key, make) {
-    let promise = this.cache.get(key);
-    if (!promise) {
-      promise = make();
-      promise.catch(() => this.cache.delete(key));
-      this.cache.set(key, promise);
-    }
-    return promise;
-  }
-
-  /** @param {number} recording @returns {Promise<import("./types.js").Footprints>} */
-  footprints(recording) {
-    return this.cached(`footprints/${recording}`, async () => {
-      const { arrays } = await this.api.pack(`api/footprints/${recording}`);
-      const all = /** @type {import("./types.js").Footprints} */ (/** @type {unknown} */ (arrays));
-      this.footprintsHere.set(recording, all);
-      for (const candidate of this.queue.ready.values()) if (candidate.recording === recording) this.queue.outline(candidate);
-      return all;
-    });
-  }
-
-  /** @param {number} recording @param {string} name @returns {Promise<import("./types.js").FovImage>} */
-  image(recording, name) {
-    return this.cached(`image/${recording}/${name}`, async () => {
-      const { header, arrays } = await this.api.pack(`api/image/${recording}/${encodeURIComponent(name)}`);
-      const [rows, columns] = header.arrays.image.shape;
-      return { header, image: arrays.image, rows, columns };
-    });
-  }
-
-  /** @param {string} name @returns {Promise<Float32Array>} */
-  feature(name) {
-    return this.cached(`feature/${name}`, async () => (await this.api.pack(`api/feature/${encodeURIComponent(name)}`)).arrays.values);
-  }
-
   // What is seen -------------------------------------------------------------------------------------------------------------
-
-  /** @param {"sort" | "review"} view */
-  setView(view) {
-    if (this.view === view) return;
-    this.view = view;
-    document.body.dataset.view = view;
-    this.emit("view");
-  }
 
   /**
    * @param {Iterable<number>} positions
@@ -648,16 +397,5 @@ export class App extends EventTarget {
     this.set({ blind: on });
     this.changed(null);
     this.emit("facts");
-  }
-
-  /** @param {string} text @param {{kind?: "info" | "error", hint?: string}} [more] */
-  say(text, more = {}) {
-    this.emit("say", { text, kind: more.kind ?? "info", hint: more.hint ?? "" });
-  }
-
-  /** @param {unknown} error */
-  complain(error) {
-    if (error instanceof ApiError) this.say(error.what, { kind: "error", hint: error.hint });
-    else throw error;
   }
 }

@@ -1,7 +1,7 @@
 // @ts-check
 /** The trace: all of it with its events, the chosen event from near, and the traces of those that overlap. */
 
-import { drawTrace, extent, number, ticks } from "./curve.js";
+import { drawTrace, extent, number, ticks, two } from "./curve.js";
 import { font, h, put, rootSize, Stage, toggle, variable } from "./dom.js";
 import { actionButton } from "./keys.js";
 import { LETTERS, neighbourColour } from "./look.js";
@@ -222,7 +222,7 @@ class TraceView {
       context.fillStyle = neighbourColour(i, false);
       context.fillText(LETTERS[i], 0.35 * at.rem, box.y + box.h / 2);
       context.font = font(0.74);
-      context.fillText(correlation === null ? "r –" : `r ${correlation.toFixed(2)}`, 1.15 * at.rem, box.y + box.h / 2);
+      context.fillText(correlation === null ? "r –" : `r ${two(correlation)}`, 1.15 * at.rem, box.y + box.h / 2);
     }
     if (this.box) {
       context.fillStyle = "rgba(128,170,255,0.22)";
@@ -341,10 +341,11 @@ class TraceView {
       context.globalAlpha = 0.75;
       candidate.neighbours.slice(0, 3).forEach((one, i) => {
         const its = this.source(one.pos, this.other(candidate, i), near.from, near.to, Math.min(box.w, near.to - near.from));
-        const [lo, hi] = extent(its, near.from, near.to);
+        // Under the range of its whole trace: what is noise there must not look like an event here.
+        const [lo, hi] = extent(this.other(candidate, i), 0, this.frames);
         context.strokeStyle = neighbourColour(i, false);
         context.lineWidth = 1;
-        drawTrace(context, its, box, { ...near, low: lo, high: hi + (hi - lo) * 0.4 });
+        drawTrace(context, its, box, { ...near, low: lo, high: hi + (hi - lo) * 0.3 });
       });
       context.globalAlpha = 1;
     }

@@ -81,7 +81,7 @@
  * @property {[number, number]} size
  * @property {[number, number]} centre
  * @property {number} columns of the field of view
- * @property {{verdict: number | null, probability: number | null}} prior 1: cell, 0: not, -1: none
+ * @property {{verdict: number | null, probability: number | null}} prior verdict 1: cell, -1: not a cell, 0: none
  * @property {[string, number, number | null][]} metrics
  * @property {Neighbour[]} neighbours
  * @property {number[]} events

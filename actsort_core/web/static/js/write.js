@@ -116,7 +116,7 @@ export class Writer {
     const link = (/** @type {string} */ key, /** @type {number[]} */ indices, /** @type {string} */ what) => {
       if (!indices.length) return "0";
       const list = { name: `${what} in ${key}`, positions: places(key, indices) };
-      return button(`${indices.length.toLocaleString("en")} – look at them`, () => this.look(list), { class: "rv-small", title: `Open these as a list: ${what} in ${key}` });
+      return button(`Look at ${indices.length.toLocaleString("en")}`, () => this.look(list), { class: "rv-small", title: `Open these as a list: ${what} in ${key}` });
     };
     const rows = report.recordings.map((one) =>
       h(

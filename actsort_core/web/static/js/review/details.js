@@ -3,7 +3,7 @@
 
 import { h, put } from "../dom.js";
 import { button } from "./dom.js";
-import { className, DECISIONS, number, ORIGINS } from "./facts.js";
+import { className, DECISIONS, number, ORIGINS, shownUnit } from "./facts.js";
 import { fitCanvas, onTheme, palette } from "./palette.js";
 import { drawSpark, thumbsOf } from "./thumbs.js";
 
@@ -38,6 +38,8 @@ export class Details {
     );
     this.pos = -1;
     this.shown = "";
+    /** The trace: values, or pairs of lowest and highest. @type {{values: Float32Array, pairs: boolean} | null} */
+    this.whole = null;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.timer = undefined;
     onTheme(() => this.paint());
@@ -56,7 +58,11 @@ export class Details {
       this.thumbs.want("details", [focus]);
       clearTimeout(this.timer);
       // While the arrow keys are held down nothing is fetched for what is passed.
-      this.timer = setTimeout(() => this.fillFeatures(), 150);
+      this.timer = setTimeout(() => {
+        this.fillFeatures();
+        this.fetchTrace();
+      }, 150);
+      this.whole = null;
     }
     this.refresh();
     this.paint();
@@ -106,8 +112,21 @@ export class Details {
     if (!thumb) return;
     context.imageSmoothingEnabled = true;
     context.drawImage(thumb.atlas, thumb.x, thumb.y, thumb.size, thumb.size, 0, 0, size, size);
-    drawSpark(below, thumb.trace, 1, 2, trace.clientWidth - 2, trace.clientHeight - 4, colours.text);
+    if (this.whole) drawWhole(below, this.whole, trace.clientWidth, trace.clientHeight, colours.text);
+    else drawSpark(below, thumb.trace, 1, 2, trace.clientWidth - 2, trace.clientHeight - 4, colours.text);
     picture.setAttribute("aria-label", `Footprint of ${this.desk.facts.sentence(pos)}`);
+  }
+
+  async fetchTrace() {
+    const { pos } = this;
+    try {
+      const { header, arrays } = await this.desk.app.api.pack(`api/trace/${pos}`, { bins: 300 });
+      if (pos !== this.pos) return;
+      this.whole = { values: arrays.trace, pairs: header.arrays.trace.shape.length === 2 };
+      this.paint();
+    } catch {
+      // the small one stays
+    }
   }
 
   /** Features, with where each value lies among all candidates; fetched when they are looked at. */
@@ -141,10 +160,38 @@ export class Details {
         "tr",
         { title: description },
         h("th", { scope: "row" }, name.replaceAll("_", " ")),
-        h("td", { class: "rv-right" }, Number.isFinite(value) ? number(value) : "–", unit ? h("span", { class: "rv-unit" }, ` ${unit}`) : null),
+        h("td", { class: "rv-right" }, Number.isFinite(value) ? number(value) : "–", shownUnit(unit) ? h("span", { class: "rv-unit" }, ` ${unit}`) : null),
         h("td", {}, meter),
       );
     });
     this.table.replaceChildren(/** @type {Node} */ (this.table.caption), h("tbody", {}, ...rows));
   }
+}
+
+/**
+ * @param {CanvasRenderingContext2D} context
+ * @param {{values: Float32Array, pairs: boolean}} trace
+ * @param {number} width
+ * @param {number} height
+ * @param {string} colour
+ */
+function drawWhole(context, { values, pairs }, width, height, colour) {
+  let [low, high] = [Infinity, -Infinity];
+  for (const value of values) {
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  const y = (/** @type {number} */ value) => 2 + (height - 4) * (1 - (value - low) / (high - low || 1));
+  const n = pairs ? values.length / 2 : values.length;
+  const x = (/** @type {number} */ i) => (i * width) / Math.max(1, n - 1);
+  context.strokeStyle = context.fillStyle = colour;
+  context.lineWidth = 1;
+  context.beginPath();
+  if (pairs) {
+    for (let i = 0; i < n; i++) context.lineTo(x(i), y(values[2 * i + 1]));
+    for (let i = n - 1; i >= 0; i--) context.lineTo(x(i), y(values[2 * i]));
+    context.closePath();
+    context.fill();
+  } else for (let i = 0; i < n; i++) context.lineTo(x(i), y(values[i]));
+  context.stroke();
 }

@@ -1,6 +1,7 @@
 // @ts-check
 /** Groups of candidates that overlap and fire together: their pictures side by side, their traces one over the other. */
 
+import { ApiError } from "../api.js";
 import { h, put } from "../dom.js";
 import { button, counted, newName, unit } from "./dom.js";
 import { chance } from "./facts.js";
@@ -10,7 +11,7 @@ import { drawSpark } from "./thumbs.js";
 
 /** @typedef {import("./review.js").Desk} Desk */
 
-const ROW = 236; // CSS pixels in a small window
+const ROW = 204; // CSS pixels in a small window
 const AHEAD = 1;
 
 export class Duplicates {
@@ -65,13 +66,20 @@ export class Duplicates {
     this.redraw();
   }
 
-  async fetch() {
+  /** @param {number} [tries] */
+  async fetch(tries = 8) {
     try {
       const { groups } = await this.desk.app.api.json("api/duplicates");
       this.groups = groups;
       this.loaded = true;
       this.filter();
     } catch (error) {
+      // Among 50,000 candidates the first look takes longer than a request may; the server goes on meanwhile, and remembers.
+      if (tries && error instanceof ApiError && error.status === 0 && this.host.isConnected) {
+        put(this.summary, "Looking for duplicates; with so many candidates that takes a while...");
+        setTimeout(() => this.host.isConnected && this.fetch(tries - 1), 1500);
+        return;
+      }
       put(this.summary, "The duplicates could not be found now.");
       this.desk.app.complain(error);
     }

@@ -125,6 +125,14 @@ export function className(name) {
 }
 
 /**
+ * Units of pure numbers say nothing.
+ * @param {string} unit
+ */
+export function shownUnit(unit) {
+  return unit === "1" ? "" : unit;
+}
+
+/**
  * Short enough for a column, exact enough to compare.
  * @param {number} value
  */

@@ -3,7 +3,7 @@
 
 import { h, put } from "../dom.js";
 import { button } from "./dom.js";
-import { className, DECISIONS, ORIGINS } from "./facts.js";
+import { className, DECISIONS, ORIGINS, shownUnit } from "./facts.js";
 import { bounds, RangeFilter } from "./histogram.js";
 
 /** @typedef {import("./review.js").Desk} Desk */
@@ -22,11 +22,27 @@ export class Filters {
     this.opinions = [];
     const classes = app.info.classes.map(({ name }, i) => /** @type {[number, string]} */ ([i + 1, className(name)]));
     this.reset = button("Clear all filters", () => this.clear(), { class: "rv-button rv-small", id: "review-clear-filters" });
+    const jump = h("input", { type: "text", id: "review-jump", class: "rv-text", placeholder: facts.recordings.length > 1 ? `${facts.recordings[0].key}:37` : "37", autocomplete: "off", size: 9 });
+    const form = h(
+      "form",
+      {
+        class: "rv-jump",
+        onsubmit: (/** @type {Event} */ event) => {
+          event.preventDefault();
+          desk.jump(jump.value);
+          jump.select();
+        },
+      },
+      h("label", { for: "review-jump" }, "Jump to"),
+      jump,
+      h("button", { type: "submit", class: "rv-button rv-small" }, "Go"),
+    );
     this.rangesHost = h("div", { class: "rv-ranges" });
     this.picker = this.makePicker();
     this.element = h(
       "aside",
       { class: "rv-filters", "aria-label": "Filters" },
+      form,
       h("div", { class: "rv-row" }, h("h2", { class: "rv-h" }, "Filters"), this.reset),
       facts.recordings.length > 1 ? this.group("Recording", "recording", facts.recordings.map((r, i) => [i, r.key])) : null,
       this.opinion(this.group("Decision", "decision", [[1, DECISIONS[1]], [0, DECISIONS[0]], [2, DECISIONS[2]]])),
@@ -91,7 +107,7 @@ export class Filters {
         },
       },
       h("option", { value: "" }, "Add a feature..."),
-      ...[...features].sort((a, b) => a.name.localeCompare(b.name)).map(({ name, unit }) => h("option", { value: name }, name.replaceAll("_", " ") + (unit ? ` (${unit})` : ""))),
+      ...[...features].sort((a, b) => a.name.localeCompare(b.name)).map(({ name, unit }) => h("option", { value: name }, name.replaceAll("_", " ") + (shownUnit(unit) ? ` (${unit})` : ""))),
     );
     return h("div", { class: "rv-picker" }, h("label", { for: "review-add-range" }, "Range of a feature"), list);
   }
@@ -102,7 +118,7 @@ export class Filters {
     const info = this.desk.app.info.features.find((feature) => feature.name === name);
     const values = await this.desk.feature(name);
     if (!values || this.ranges.has(name)) return;
-    this.addRange(name, name.replaceAll("_", " "), info?.unit ?? "", info?.description ?? "", bounds(values), () => values, true);
+    this.addRange(name, name.replaceAll("_", " "), shownUnit(info?.unit ?? ""), info?.description ?? "", bounds(values), () => values, true);
   }
 
   /**
@@ -157,6 +173,8 @@ export class Filters {
       chip.classList.toggle("rv-none", n === 0 && !pressed);
     }
     for (const element of this.opinions) element.hidden = app.blind;
+    const probability = this.ranges.get("")?.element;
+    if (probability) probability.hidden = app.blind || !app.state.fitted_on;
     this.reset.disabled = !model.filtered;
   }
 

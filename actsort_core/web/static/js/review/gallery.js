@@ -211,8 +211,9 @@ export class Gallery {
       context.stroke();
     }
     if (pos === desk.focus) {
-      context.strokeStyle = document.activeElement === this.list ? colours.text : colours.muted;
-      context.lineWidth = 1.5;
+      const here = document.activeElement === this.list;
+      context.strokeStyle = here ? colours.focus : colours.muted;
+      context.lineWidth = here ? 2 : 1.5;
       context.strokeRect(x - 4.75, y - 4.75, tile + 9.5, height + 9.5);
     }
   }

@@ -15,6 +15,7 @@
  * @property {string} accent
  * @property {string} onAccent
  * @property {string} flag
+ * @property {string} focus
  * @property {string[]} series distinct for all kinds of colour vision, for traces side by side
  */
 
@@ -36,6 +37,7 @@ const NAMES = /** @type {const} */ ([
   ["accent", "--rv-accent"],
   ["onAccent", "--rv-on-accent"],
   ["flag", "--rv-flag"],
+  ["focus", "--focus"],
 ]);
 
 /** @returns {Palette} */

@@ -18,7 +18,7 @@ import { Toolbar } from "./toolbar.js";
 
 /** @typedef {import("../store.js").App} App */
 /** @typedef {"gallery" | "table" | "duplicates"} Mode */
-/** @typedef {{show: (order: Uint32Array) => void, reveal: (pos: number) => void, takeFocus: () => void, close: () => void, redraw: () => void, press?: (event: KeyboardEvent) => void}} Shower */
+/** @typedef {{show: (order: Uint32Array) => void, reveal: (pos: number) => void, takeFocus: () => void, close: () => void, redraw: () => void, keyed?: (event: KeyboardEvent) => void}} Shower */
 
 const KEPT = "actsort:review";
 const MANY_CHANGED = 20; // people's labels that may be changed without asking
@@ -86,7 +86,7 @@ export class Desk {
         if (!this.visible || !nowhere || document.querySelector("dialog[open]")) return;
         if (moves.test(event.key) || event.key === " " || event.key === "Enter") {
           this.shower?.takeFocus();
-          this.shower?.press?.(event);
+          this.shower?.keyed?.(event);
         }
       },
       { capture: true },
@@ -281,6 +281,7 @@ export class Desk {
 
   async entered() {
     if (!this.visible) return;
+    this.filters.measure();
     if (this.stale || this.model.rev < 0) {
       await this.fetchFor(this.model.sort);
       this.refresh();
@@ -483,7 +484,7 @@ export class Desk {
  */
 function gallery(host, desk) {
   const one = new Gallery(host, desk, "Gallery of candidates");
-  return Object.assign(one, { redraw: () => one.ask(), press: (/** @type {KeyboardEvent} */ event) => one.key(event) });
+  return Object.assign(one, { redraw: () => one.ask(), keyed: (/** @type {KeyboardEvent} */ event) => one.key(event) });
 }
 
 /**
@@ -492,5 +493,7 @@ function gallery(host, desk) {
  * @returns {Desk}
  */
 export function mountReview(section, app) {
-  return new Desk(section, app);
+  const desk = new Desk(section, app);
+  Object.assign(window.__actsort, { review: desk }); // for measurements, as the app itself
+  return desk;
 }

@@ -46,7 +46,7 @@ export class SelectionBar {
     const text = n
       ? `${counted(n, "candidate")} selected${hidden ? `, ${hidden.toLocaleString("en")} not shown now` : ""}`
       : focus >= 0
-        ? `Candidate ${facts.name(focus)} in focus`
+        ? `${facts.recordings.length > 1 ? "" : "Candidate "}${facts.name(focus)} in focus`
         : "Nothing selected";
     put(this.text, text);
     const none = !n && focus < 0;

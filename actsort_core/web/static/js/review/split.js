@@ -58,7 +58,7 @@ export class Split {
   }
 
   /** @param {KeyboardEvent} event */
-  press(event) {
+  keyed(event) {
     (this.at(Math.max(0, this.desk.focus)) ?? this.columns[0].gallery).key(event);
   }
 

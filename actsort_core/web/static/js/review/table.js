@@ -3,7 +3,7 @@
 
 import { h, put } from "../dom.js";
 import { button, newName, unit } from "./dom.js";
-import { chance, DECISIONS, number, ORIGINS } from "./facts.js";
+import { chance, DECISIONS, number, ORIGINS, shownUnit } from "./facts.js";
 import { fitCanvas, onTheme } from "./palette.js";
 
 /** @typedef {import("./review.js").Desk} Desk */
@@ -57,7 +57,7 @@ export class Table {
     desk.thumbs.watch(this.voice, () => this.ask());
     this.grid.addEventListener("keydown", (event) => {
       if (event.target !== this.grid) return;
-      this.press(event);
+      this.keyed(event);
     });
     this.body.addEventListener("click", (event) => {
       const place = this.hit(event);
@@ -88,8 +88,8 @@ export class Table {
     const columns = [{ name: "thumb", title: "", help: "Footprint", sort: null, width: 40 }];
     if (several) {
       columns.push(
-        { name: "pos", title: "Place", help: "Place among all candidates of the session", sort: "recording", width: 74, right: true, text: (pos) => String(pos) },
-        { name: "recording", title: "Recording", help: "Recording", sort: "recording", width: 128, text: (pos) => facts.recordings[facts.recording[pos]].key },
+        { name: "pos", title: "Place", help: "Place among all candidates of the session", sort: "recording", width: 58, right: true, text: (pos) => String(pos) },
+        { name: "recording", title: "Recording", help: "Recording", sort: "recording", width: 104, text: (pos) => facts.recordings[facts.recording[pos]].key },
       );
     }
     columns.push({
@@ -97,33 +97,33 @@ export class Table {
       title: "Candidate",
       help: "Number in its recording, from 0",
       sort: several ? "index" : "recording",
-      width: 96,
+      width: 82,
       right: true,
       text: (pos) => String(facts.index(pos)),
     });
     const opinion = [
-      { name: "decision", title: "Decision", help: "Cell or not, as it would be written now", sort: "decision", width: 108, text: (/** @type {number} */ pos) => DECISIONS[facts.decision(pos)] },
-      { name: "origin", title: "Decided by", help: "A person, the model, or the toolkit", sort: "origin", width: 104, text: (/** @type {number} */ pos) => ORIGINS[state()?.origin[pos] ?? 0] },
+      { name: "decision", title: "Decision", help: "Cell or not, as it would be written now", sort: "decision", width: 92, text: (/** @type {number} */ pos) => DECISIONS[facts.decision(pos)] },
+      { name: "origin", title: "Decided by", help: "A person, the model, or the toolkit", sort: "origin", width: 88, text: (/** @type {number} */ pos) => ORIGINS[state()?.origin[pos] ?? 0] },
       { name: "probability", title: "Probability", help: "Of being a cell, by the model", sort: "probability", falling: true, width: 104, right: true, text: (/** @type {number} */ pos) => chance(state()?.probability[pos] ?? NaN) },
     ];
     if (!app.blind) columns.push(...opinion);
     columns.push(
-      { name: "label", title: "Label", help: "What a person said", sort: "label", width: 108, text: (pos) => facts.labelName(pos) },
-      { name: "who", title: "By", help: "Whose label it is", sort: "who", width: 96, text: (pos) => facts.whoName(pos) },
+      { name: "label", title: "Label", help: "What a person said", sort: "label", width: 96, text: (pos) => facts.labelName(pos) },
+      { name: "who", title: "By", help: "Whose label it is", sort: "who", width: 84, text: (pos) => facts.whoName(pos) },
     );
     if (!app.blind) {
       columns.push(
-        { name: "prior", title: "Toolkit", help: "The toolkit's own verdict", sort: "prior", width: 94, text: (pos) => facts.priorName(pos) },
-        { name: "prior_probability", title: "Toolkit p", help: "The toolkit's own probability", sort: "prior_probability", falling: true, width: 94, right: true, text: (pos) => chance(state()?.priorProbability[pos] ?? NaN) },
+        { name: "prior", title: "Toolkit", help: "The toolkit's own verdict", sort: "prior", width: 84, text: (pos) => facts.priorName(pos) },
+        { name: "prior_probability", title: "Toolkit p", help: "The toolkit's own probability", sort: "prior_probability", falling: true, width: 82, right: true, text: (pos) => chance(state()?.priorProbability[pos] ?? NaN) },
       );
     }
-    columns.push({ name: "flagged", title: "Flag", help: "Flagged by a person", sort: "flagged", width: 70, text: (pos) => (state()?.flagged[pos] ? "⚑ flag" : "") });
+    columns.push({ name: "flagged", title: "Flag", help: "Flagged by a person", sort: "flagged", width: 66, text: (pos) => (state()?.flagged[pos] ? "⚑ flag" : "") });
     for (const name of features) {
       const info = app.info.features.find((feature) => feature.name === name);
       const values = () => this.desk.model.extra.features.get(name);
       columns.push({
         name: `feature:${name}`,
-        title: name.replaceAll("_", " ") + (info?.unit ? ` (${info.unit})` : ""),
+        title: name.replaceAll("_", " ") + (info && shownUnit(info.unit) ? ` (${info.unit})` : ""),
         help: info?.description || name,
         sort: `feature:${name}`,
         width: Math.min(220, Math.max(100, 36 + 7 * (name.length + (info?.unit.length ?? 0)))),
@@ -286,7 +286,7 @@ export class Table {
   }
 
   /** @param {KeyboardEvent} event */
-  press(event) {
+  keyed(event) {
     const page = Math.max(1, Math.floor(this.scroller.clientHeight / this.rowHeight) - 2);
     this.desk.key(event, this.order, 1, page);
   }

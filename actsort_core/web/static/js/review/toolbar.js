@@ -3,6 +3,7 @@
 
 import { h, put } from "../dom.js";
 import { button, newName } from "./dom.js";
+import { shownUnit } from "./facts.js";
 import { SORTS } from "./sorts.js";
 
 /** @typedef {import("./review.js").Desk} Desk */
@@ -15,7 +16,6 @@ export class Toolbar {
   constructor(desk) {
     this.desk = desk;
     this.signature = "";
-    const { facts, app } = desk;
     this.modes = /** @type {[Mode, string, string][]} */ ([
       ["gallery", "Gallery", "Small pictures of all candidates"],
       ["table", "Table", "A row for each candidate, with any features as columns"],
@@ -37,23 +37,9 @@ export class Toolbar {
     this.onlyText = h("span");
     this.onlyLabel = h("label", { class: "rv-check", for: "review-only" }, this.only, this.onlyText);
     this.count = h("p", { class: "rv-matching", role: "status", id: "review-count" });
+    this.order = h("div", { class: "rv-order" }, h("label", { for: "review-sort", class: "rv-muted" }, "Order"), this.sort, this.direction, this.onlyLabel);
     this.all = button("Select all", () => desk.selectMatching(), { class: "rv-button rv-small", id: "review-select-all", title: "Select all that match (ctrl+A)" });
     this.update = button("Update the list", () => this.renew(), { class: "rv-button rv-small rv-renew", id: "review-update", title: "Labels or the model changed since: filter and sort anew" });
-    const jump = h("input", { type: "text", id: "review-jump", class: "rv-text", placeholder: facts.recordings.length > 1 ? `${facts.recordings[0].key}:37` : "37", autocomplete: "off", size: 9 });
-    const form = h(
-      "form",
-      {
-        class: "rv-jump",
-        onsubmit: (/** @type {Event} */ event) => {
-          event.preventDefault();
-          desk.jump(jump.value);
-          jump.select();
-        },
-      },
-      h("label", { for: "review-jump" }, "Jump to"),
-      jump,
-      h("button", { type: "submit", class: "rv-button rv-small" }, "Go"),
-    );
     this.sizes = h(
       "select",
       { id: "review-size", class: "rv-select", "aria-label": "Size of the pictures", title: "Size of the pictures", onchange: () => desk.setSize(/** @type {any} */ (this.sizes.value)) },
@@ -62,18 +48,16 @@ export class Toolbar {
       h("option", { value: "large" }, "Large"),
     );
     this.splitter = button("Side by side", () => desk.setSplit(!desk.split), { class: "rv-button rv-small", id: "review-split", title: "One column for each recording", "aria-pressed": "false" });
-    this.splitter.hidden = facts.recordings.length < 2;
     this.columns = this.makeColumns();
     this.detail = button("Details", () => desk.setDetailed(!desk.detailed), { class: "rv-button rv-small", id: "review-details", title: "Show or hide what is known of the candidate in focus", "aria-pressed": "false" });
     this.element = h(
       "div",
       { class: "rv-toolbar", role: "toolbar", "aria-label": "Review" },
       h("div", { class: "rv-segments", role: "group", "aria-label": "View" }, ...this.modes.map((one) => one.button)),
-      h("div", { class: "rv-order" }, h("label", { for: "review-sort", class: "rv-muted" }, "Order"), this.sort, this.direction, this.onlyLabel),
+      this.order,
       h("div", { class: "rv-found" }, this.count, this.all, this.update),
-      h("div", { class: "rv-tools" }, form, this.sizes, this.splitter, this.columns, this.detail),
+      h("div", { class: "rv-tools" }, this.sizes, this.splitter, this.columns, this.detail),
     );
-    void app;
   }
 
   async renew() {
@@ -100,7 +84,7 @@ export class Toolbar {
         onchange: () => desk.setFeatures(box.checked ? [...desk.features, feature] : desk.features.filter((other) => other !== feature)),
       });
       box.checked = desk.features.includes(feature);
-      return h("label", { class: "rv-check rv-feature", title: description }, box, h("span", {}, feature.replaceAll("_", " "), unit ? h("span", { class: "rv-unit" }, ` ${unit}`) : null));
+      return h("label", { class: "rv-check rv-feature", title: description }, box, h("span", {}, feature.replaceAll("_", " "), shownUnit(unit) ? h("span", { class: "rv-unit" }, ` ${unit}`) : null));
     });
     const menu = h("div", { class: "rv-menu", popover: "auto", id: name }, search, h("div", { class: "rv-menu-rows", role: "group", "aria-label": "Features as columns", tabindex: 0 }, ...rows));
     const opener = button("Columns", () => undefined, { class: "rv-button rv-small", popovertarget: name, title: "Features as columns of the table", id: "review-columns" });
@@ -136,7 +120,8 @@ export class Toolbar {
     const about = SORTS.find((sort) => sort.name === model.sort)?.about;
     this.onlyLabel.hidden = !about;
     this.only.checked = model.onlyAbout;
-    put(this.onlyText, about ? `only ${about} (${model.nAbout.toLocaleString("en")})` : "");
+    put(this.onlyText, about ? `only these ${model.nAbout.toLocaleString("en")}` : "");
+    this.onlyLabel.title = about ? `Only ${about}` : "";
     const shown = model.order.length;
     put(this.count, shown === facts.n ? `${facts.n.toLocaleString("en")} candidates` : `${shown.toLocaleString("en")} of ${facts.n.toLocaleString("en")} match`);
     this.all.disabled = shown === 0;
@@ -144,10 +129,10 @@ export class Toolbar {
     this.update.disabled = !desk.stale;
     this.sizes.hidden = desk.mode !== "gallery";
     this.sizes.value = desk.size;
-    this.splitter.disabled = desk.mode !== "gallery";
+    this.splitter.hidden = desk.mode !== "gallery" || facts.recordings.length < 2;
     this.splitter.setAttribute("aria-pressed", String(desk.split && desk.mode === "gallery"));
     this.columns.hidden = desk.mode !== "table";
     this.detail.setAttribute("aria-pressed", String(desk.detailed));
-    for (const element of [this.sort, this.direction, this.all]) /** @type {HTMLElement} */ (element).toggleAttribute("disabled", desk.mode === "duplicates" || (element === this.all && shown === 0));
+    this.order.hidden = this.all.hidden = desk.mode === "duplicates";
   }
 }
