@@ -79,6 +79,8 @@ def label(
     from actsort_core.web.serve import Page, check_installed, forwarding, running_at
 
     check_installed()
+    # A label waits for the interpreter while a fit or an estimate runs: let it have its turn sooner than every 5 ms.
+    sys.setswitchinterval(0.0005)
     groups = [name.strip() for name in features.split(",") if name.strip()] if features is not None else None
     given = [result_or_session(path) for path in paths]
     try:

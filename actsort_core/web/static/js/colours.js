@@ -101,7 +101,7 @@ export function decisionOf(app, pos) {
 export function paint(app, start, colours, styles, only) {
   const from = only ?? 0;
   const to = only === undefined ? colours.length : only + 1;
-  const one = painter(app);
+  const one = painter(app, "dark"); // pictures are dark in both themes
   for (let i = from; i < to; i += 1) {
     colours[i] = one(start + i);
     const decision = decisionOf(app, start + i);
@@ -113,11 +113,12 @@ export function paint(app, start, colours, styles, only) {
 /**
  * The colour of a candidate (packed) under the chosen colouring.
  * @param {App} app
+ * @param {"dark" | "light"} [on] which palette
  * @returns {(pos: number) => number}
  */
-export function painter(app) {
+export function painter(app, on = theme()) {
   const { state, info } = app;
-  const colours = Object.fromEntries(Object.entries(PALETTE[theme()]).map(([name, rgb]) => [name, packed(rgb)]));
+  const colours = Object.fromEntries(Object.entries(PALETTE[on]).map(([name, rgb]) => [name, packed(rgb)]));
   const steps = scale();
   const kind = app.colouring.kind;
   if (kind === "decision") return (pos) => colours[decisionOf(app, pos)];

@@ -42,6 +42,7 @@ export function decode({ header, arrays }, columns) {
     clipTrace: arrays.clip_trace ?? null,
     clipRange: [0, 1],
     traceRange: [0, 1],
+    area: 0,
     outline: null,
     around: new Map(),
   };
@@ -53,6 +54,7 @@ export function decode({ header, arrays }, columns) {
   for (let i = 0; i < candidate.pixels.length; i += 1) {
     if (candidate.weights[i] >= LEVEL) own.push(candidate.pixels[i]);
   }
+  candidate.area = own.length;
   candidate.outline = outlineOf(own, columns);
   return candidate;
 }

@@ -160,3 +160,8 @@ export function rootSize() {
 addEventListener("resize", () => {
   root = 0;
 });
+
+/** Width of a line that is `n` pixels wide in a small window: on a large screen lines grow with everything else. @param {number} n */
+export function lineWidth(n) {
+  return n * Math.max(1, rootSize() / 14);
+}

@@ -213,6 +213,7 @@ export class LinePanel {
       const lines = thresholds.filter((/** @type {number | null} */ line) => line !== null).map((/** @type {number} */ line) => line.toFixed(3));
       app.say(`The line is at ${[...new Set(lines)].join(", ") || "the place you chose"} now.`, { kind: "info", hint: "" });
       await app.refresh(true);
+      this.showPanel("");
       await this.deeds.fetch();
     } catch (error) {
       app.complain(error);

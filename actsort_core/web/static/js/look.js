@@ -1,6 +1,8 @@
 // @ts-check
 /** What the panels of the sort view share of what is looked at: the event, the frame that is played, letters and colours of neighbours. */
 
+import { lineWidth } from "./dom.js";
+
 /** @typedef {import("./types.js").Candidate} Candidate */
 
 export const LETTERS = "ABCDEFGH";
@@ -56,7 +58,7 @@ export function neighbourColour(i, onPicture) {
 export function drawOutlines(context, candidate, unit, what) {
   context.lineJoin = "round";
   if (what.neighbours) {
-    context.lineWidth = 1.4 / unit;
+    context.lineWidth = lineWidth(1.4) / unit;
     candidate.neighbours.forEach(({ pos }, i) => {
       const path = candidate.around.get(pos);
       if (!path) return;
@@ -66,10 +68,10 @@ export function drawOutlines(context, candidate, unit, what) {
   }
   if (candidate.outline && what.own !== false) {
     context.strokeStyle = "rgba(0,0,0,0.7)";
-    context.lineWidth = 3.4 / unit;
+    context.lineWidth = lineWidth(3.4) / unit;
     context.stroke(candidate.outline);
     context.strokeStyle = OWN;
-    context.lineWidth = 1.8 / unit;
+    context.lineWidth = lineWidth(1.8) / unit;
     context.stroke(candidate.outline);
   }
 }

@@ -2,7 +2,7 @@
 /** The field of view with all footprints: colours, zoom, choosing. */
 
 import { outlineOf } from "./decode.js";
-import { h, Stage, variable } from "./dom.js";
+import { h, lineWidth, Stage, variable } from "./dom.js";
 import { css, SAID, STYLE } from "./colours.js";
 import { imageCanvas } from "./image.js";
 import { idle, Layer } from "./layer.js";
@@ -61,7 +61,7 @@ export class MapView {
       const some = /** @type {CustomEvent} */ (event).detail ?? {};
       if ("image" in some) this.load(this.recording);
       else if ("dark" in some || "bright" in some) this.contrast();
-      if ("theme" in some || "blind" in some || "outlines" in some || "hideCells" in some || "hideNots" in some) this.all();
+      if ("blind" in some || "outlines" in some || "hideCells" in some || "hideNots" in some) this.all();
       if ("opacity" in some) this.later();
     });
     app.actions.set("zoom_in", () => this.zoom(1.5));
@@ -257,9 +257,9 @@ export class MapView {
       const reach = Math.sqrt(layer.size(i)) * 2 + 4;
       const [r, c] = [all.centres[2 * i], all.centres[2 * i + 1]];
       if (c < x0 - reach || c > x1 + reach || r < y0 - reach || r > y1 + reach || layer.hidden(i)) continue;
-      context.lineWidth = (layer.styles[i] >= SAID ? 2 : 1.2) / scale;
+      context.lineWidth = lineWidth(layer.styles[i] >= SAID ? 2 : 1.2) / scale;
       context.strokeStyle = css(layer.colours[i]);
-      context.setLineDash(/** @type {Record<number, number[]>} */ (DASHES)[layer.styles[i] & 3].map((d) => d / scale));
+      context.setLineDash(/** @type {Record<number, number[]>} */ (DASHES)[layer.styles[i] & 3].map((d) => lineWidth(d) / scale));
       context.stroke(this.path(i));
     }
     context.setLineDash([]);
@@ -288,7 +288,7 @@ export class MapView {
     context.scale(scale, scale);
     if (app.selection.size) {
       context.strokeStyle = "#ffffff";
-      context.lineWidth = 1.6 / scale;
+      context.lineWidth = lineWidth(1.6) / scale;
       context.beginPath();
       const { centres } = layer.all;
       for (const pos of app.selection) {
@@ -304,18 +304,18 @@ export class MapView {
     if (current && current.recording === this.recording && current.outline) {
       context.lineJoin = "round";
       context.strokeStyle = "rgba(0,0,0,0.85)";
-      context.lineWidth = 4.5 / scale;
+      context.lineWidth = lineWidth(4.5) / scale;
       context.stroke(current.outline);
       context.strokeStyle = "#ffe45c";
-      context.lineWidth = 2 / scale;
+      context.lineWidth = lineWidth(2) / scale;
       context.stroke(current.outline);
       // Four ticks round it: found at a glance even where it is three pixels wide.
       const [r, c] = [current.centre[0] + 0.5, current.centre[1] + 0.5];
-      const near = Math.max(10 / scale, Math.sqrt(current.pixels.length) * 0.62 + 4 / scale);
-      const far = near + 13 / scale;
+      const near = Math.max(lineWidth(10) / scale, Math.sqrt(current.area) * 0.75 + lineWidth(4) / scale);
+      const far = near + lineWidth(13) / scale;
       for (const [style, width] of /** @type {[string, number][]} */ ([["rgba(0,0,0,0.85)", 4.5], ["#ffe45c", 2]])) {
         context.strokeStyle = style;
-        context.lineWidth = width / scale;
+        context.lineWidth = lineWidth(width) / scale;
         context.beginPath();
         for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
           context.moveTo(c + dx * near, r + dy * near);

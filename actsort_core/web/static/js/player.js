@@ -1,7 +1,7 @@
 // @ts-check
 /** Movie snippets round the best events, playing in a loop; still images where there is no movie. */
 
-import { font, h, put, Stage } from "./dom.js";
+import { font, h, lineWidth, put, Stage } from "./dom.js";
 import { weights } from "./footprint.js";
 import { imageCanvas } from "./image.js";
 import { actionButton } from "./keys.js";
@@ -111,10 +111,11 @@ export function mountPlayer(panel, app, look) {
       caption(context, box, `${e + 1}: ${fps ? `${(frame / fps).toFixed(1)} s` : `frame ${frame}`}`);
       const done = (box.w * (look.frame + 1)) / length;
       context.fillStyle = e === look.event ? OWN : "rgba(255,255,255,0.55)";
-      context.fillRect(box.x, box.y + box.h - 3, done, 3);
+      const thick = lineWidth(3);
+      context.fillRect(box.x, box.y + box.h - thick, done, thick);
       if (e === look.event) {
         context.strokeStyle = OWN;
-        context.lineWidth = 2;
+        context.lineWidth = lineWidth(2);
         context.strokeRect(box.x - 1, box.y - 1, box.w + 2, box.h + 2);
       }
     }

@@ -46,6 +46,7 @@ export class QualityView {
     /** @type {Answer | null} */
     this.answer = null;
     this.asking = false;
+    this.again = false;
     this.askedFor = "";
     const part = (/** @type {string} */ name, /** @type {string} */ title) => {
       const value = h("strong", {}, "–");
@@ -150,8 +151,12 @@ export class QualityView {
   }
 
   async fetch() {
-    if (this.asking) return this.fetchSoon();
+    if (this.asking) {
+      this.again = true;
+      return;
+    }
     this.asking = true;
+    this.again = false;
     const signature = this.signature();
     try {
       const wanted = this.panel.open;
@@ -165,7 +170,8 @@ export class QualityView {
     } finally {
       this.asking = false;
     }
-    if (this.signature() !== this.askedFor) this.fetchSoon();
+    if (this.again) await this.fetch();
+    else if (this.signature() !== this.askedFor) this.fetchSoon();
   }
 
   /** @param {boolean} [on] */

@@ -88,7 +88,7 @@ export function mountFooter(footer, app) {
   const show = () => {
     const { outbox } = app;
     const waiting = app.outbox.entries.length;
-    const labels = `${waiting} ${waiting === 1 ? "label" : "labels"} waiting`;
+    const labels = waiting ? `${waiting} ${waiting === 1 ? "label" : "labels"} waiting` : "nothing is waiting";
     const status = outbox.trouble?.status ?? 0;
     banner.hidden = outbox.online && !(outbox.trouble && (waiting || status === 403)) && outbox.stored;
     if (!banner.hidden) {

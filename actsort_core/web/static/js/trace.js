@@ -2,7 +2,7 @@
 /** The trace: all of it with its events, the chosen event from near, and the traces of those that overlap. */
 
 import { drawTrace, extent, number, ticks, two } from "./curve.js";
-import { font, h, put, rootSize, Stage, toggle, variable } from "./dom.js";
+import { font, h, lineWidth, put, rootSize, Stage, toggle, variable } from "./dom.js";
 import { actionButton } from "./keys.js";
 import { LETTERS, neighbourColour } from "./look.js";
 
@@ -207,7 +207,7 @@ class TraceView {
     this.axes(context, at.main, range, at.bottom, true);
     this.events(context, candidate, at.main, range);
     context.strokeStyle = variable("--trace");
-    context.lineWidth = 1;
+    context.lineWidth = lineWidth(1);
     drawTrace(context, source, at.main, range);
     for (let i = 0; i < at.shown; i += 1) {
       const box = { x: at.main.x, y: at.bottom - (at.shown - i) * at.each, w: at.main.w, h: at.each - 2 };
@@ -344,13 +344,13 @@ class TraceView {
         // Under the range of its whole trace: what is noise there must not look like an event here.
         const [lo, hi] = extent(this.other(candidate, i), 0, this.frames);
         context.strokeStyle = neighbourColour(i, false);
-        context.lineWidth = 1;
+        context.lineWidth = lineWidth(1);
         drawTrace(context, its, box, { ...near, low: lo, high: hi + (hi - lo) * 0.3 });
       });
       context.globalAlpha = 1;
     }
     context.strokeStyle = variable("--trace");
-    context.lineWidth = 1.5;
+    context.lineWidth = lineWidth(1.5);
     drawTrace(context, source, box, range);
   }
 
@@ -365,7 +365,7 @@ class TraceView {
     const line = (/** @type {CanvasRenderingContext2D} */ context, /** @type {number} */ x, /** @type {{x: number, y: number, w: number, h: number}} */ box) => {
       if (x < box.x || x > box.x + box.w) return;
       context.fillStyle = variable("--mark");
-      context.fillRect(x - 0.75, box.y, 1.5, box.h);
+      context.fillRect(x - lineWidth(0.75), box.y, lineWidth(1.5), box.h);
     };
     line(whole, at.main.x + ((frame - this.from) / (this.to - this.from)) * at.main.w, at.main);
     const range = this.eventRange();

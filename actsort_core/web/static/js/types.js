@@ -100,6 +100,7 @@
  * @property {Float32Array | null} clipTrace
  * @property {[number, number]} clipRange
  * @property {[number, number]} traceRange
+ * @property {number} area pixels within its outline
  * @property {Outline | null} outline of its own footprint, in pixels of the field of view
  * @property {Map<number, Outline>} around outlines of its neighbours, filled once the footprints are here
  *

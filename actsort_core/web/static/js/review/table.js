@@ -88,7 +88,7 @@ export class Table {
     const columns = [{ name: "thumb", title: "", help: "Footprint", sort: null, width: 40 }];
     if (several) {
       columns.push(
-        { name: "pos", title: "Place", help: "Place among all candidates of the session", sort: "recording", width: 58, right: true, text: (pos) => String(pos) },
+        { name: "pos", title: "Place", help: "Place among all candidates of the session", sort: "recording", width: 72, right: true, text: (pos) => String(pos) },
         { name: "recording", title: "Recording", help: "Recording", sort: "recording", width: 104, text: (pos) => facts.recordings[facts.recording[pos]].key },
       );
     }
