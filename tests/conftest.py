@@ -23,6 +23,7 @@ if not hasattr(np, "_core"):  # NumPy 1.26.0: the tests' own np.load of files th
     sys.modules.setdefault("numpy._core.multiarray", np.core.multiarray)
 
 import toy_format  # noqa: E402
+from browser import chromium, lab, lab_folder, visit  # noqa: E402, F401
 
 from actsort_core import exporters, plugins  # noqa: E402
 from actsort_core.cli import main  # noqa: E402

@@ -76,6 +76,7 @@ def test_a_session_from_the_first_question_to_the_written_file(page, tab, result
     assert set(state["origin"]) == {2, 3}
     np.testing.assert_array_equal(state["accepted"][state["label"] == 1], 1)
     np.testing.assert_array_equal(state["accepted"], page.session.curations()["a"].accepted)
+    assert tab.ask("POST", "/api/restore", {})[0] == 404
     before = tab.get("write")
     assert before["dry_run"]
     assert before["written"] == []
@@ -83,6 +84,13 @@ def test_a_session_from_the_first_question_to_the_written_file(page, tab, result
     assert after["written"] == [str(result / "a.verdict.json")]
     assert "wrote" in after["text"]
     np.testing.assert_array_equal(page.session.plugins.formats["toy"].read(result)[0].prior.verdict > 0, state["accepted"] == 1)
+    verdict = result / "a.verdict.json"
+    ours = verdict.read_text()
+    verdict.write_text(ours + " ")
+    status, refused, _ = tab.ask("POST", "/api/restore", {"force": False})
+    assert status == 409
+    assert "--force" not in refused["hint"]
+    verdict.write_text(ours)
     assert tab.post("restore", force=False)["restored"] == after["written"]
     events = [e for e in journal(page.session.folder) if e["kind"] == "label"]
     assert [e["reason"] for e in events[:6]] == ["start"] * 6

@@ -17,7 +17,16 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from actsort_core.errors import ActsortError, CandidateError, ChangedError, JournalError, UnknownNameError, UsageError, WriteError
+from actsort_core.errors import (
+    ActsortError,
+    CandidateError,
+    ChangedError,
+    JournalError,
+    MissingFileError,
+    UnknownNameError,
+    UsageError,
+    WriteError,
+)
 from actsort_core.web import pack, payload
 from actsort_core.web.desk import AHEAD, Desk
 from actsort_core.web.guard import Guard
@@ -28,6 +37,7 @@ LARGEST = 8 << 20  # bytes of what a page says at once: some 50,000 labels
 MOST_THUMBS = 400
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (CandidateError, 404),
+    (MissingFileError, 404),
     (UnknownNameError, 404),
     (ChangedError, 409),
     (WriteError, 507),

@@ -57,7 +57,8 @@ class Desk:
         self._stop, self._enough = AutoStop(), ""
         self._people: dict[str, dict[str, Any]] = {}
         self._saying = threading.Lock()  # one thing is said after the other: marks are looked up and events written under it
-        self._looking = threading.Lock()  # what takes a while is worked out once, not by every waiting request
+        # What takes a while is worked out once, not by every waiting request; each by itself, so that none waits for another.
+        self._looking = {what: threading.Lock() for what in ("state", "people", "quality", "duplicates")}
         self._state: tuple[int, bytes] | None = None
         self._groups: list[list[int]] | None = None
         self._done: dict[str, CandidateId | None] = {}  # by mark, the candidate it was about
@@ -176,7 +177,7 @@ class Desk:
         session = self.session
         if since is not None and since == session.revision:
             return None
-        with self._looking:
+        with self._looking["state"]:
             revision = session.revision
             if self._state is None or self._state[0] != revision:
                 self._state = (revision, self._pack_state(revision))
@@ -240,7 +241,7 @@ class Desk:
     def pulse(self, annotator: str, client: str, watch: bool) -> dict[str, Any]:
         """``api/pulse``."""
         session, now = self.session, time.monotonic()
-        with self._looking:
+        with self._looking["people"]:
             if client:
                 self._people[client] = {"annotator": annotator, "client": client, "watch": watch, "seen": now}
             self._people = {key: who for key, who in self._people.items() if now - who["seen"] <= PRESENT}
@@ -271,7 +272,7 @@ class Desk:
     def quality(self) -> dict[str, Any]:
         """``api/quality``."""
         session = self.session
-        with self._looking:
+        with self._looking["quality"]:
             found, why = _or_why(lambda: quality_document(session) or session.quality())  # the latter says why there is none
             self._look_whether_enough()
             curations = session.decided().values()
@@ -307,7 +308,7 @@ class Desk:
 
     def curve(self) -> dict[str, Any]:
         """``api/curve``."""
-        with self._looking:
+        with self._looking["quality"]:
             found, why = _or_why(self.session.read_outs)
             thresholds = sorted(set(self.session.predictions().thresholds.values()))
         out: dict[str, Any] = {"known": found is not None, "why": why, "rule": self.session.options.threshold}
@@ -326,7 +327,7 @@ class Desk:
 
     def duplicates(self) -> dict[str, Any]:
         """``api/duplicates``."""
-        with self._looking:
+        with self._looking["duplicates"]:
             if self._groups is None:
                 self._groups = [[scene.start + i for i in group] for scene in self.scenes for group in duplicate_groups(scene.recording)]
                 self._groups.sort(key=lambda group: -len(group))
@@ -334,7 +335,7 @@ class Desk:
 
     def status(self) -> dict[str, Any]:
         """``api/status``."""
-        with self._looking:
+        with self._looking["quality"]:
             return status_document(self.session)
 
     # ---- what is said
@@ -431,7 +432,11 @@ class Desk:
     def restore(self, force: bool) -> dict[str, Any]:
         """``api/restore``."""
         with self._saying:
-            return {"restored": [str(path) for path in self.session.restore(force)]}
+            try:
+                return {"restored": [str(path) for path in self.session.restore(force)]}
+            except ChangedError as error:  # whose hint names an option of the command line
+                hint = "Nothing was restored. Look at it first; to restore it all the same, say so: what is there now is backed up."
+                raise ChangedError(error.what, hint) from error
 
 
 def _mark(value: Any) -> str:

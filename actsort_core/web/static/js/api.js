@@ -28,6 +28,9 @@ const VIEWS = {
   f4: (b, o, n) => new Float32Array(b, o, n),
 };
 
+const QUICK = /^api\/(pulse|labels|undo|redo|note|flag|queue)/; // what the server answers at once, when it answers at all
+const PATIENCE = 12000; // ms until it counts as gone
+
 const utf8 = new TextDecoder();
 
 /**
@@ -71,9 +74,9 @@ export function makeApi(token, base = document.baseURI) {
    */
   async function ask(path, params, init = {}) {
     let answer;
-    // A server that hangs must count as one that is gone: labels wait in the outbox, not in an open request.
+    // A server that hangs must count as one that is gone: labels wait in the outbox, not in an open request. Writing back may take its time.
     const patience = new AbortController();
-    const timer = setTimeout(() => patience.abort(), 20000);
+    const timer = QUICK.test(path) ? setTimeout(() => patience.abort(), PATIENCE) : undefined;
     try {
       answer = await fetch(address(path, params), {
         ...init,

@@ -19,6 +19,7 @@ export function mountFacts(panel, app) {
   const [toolkit, model, decision] = ["prior", "model", "decision"].map((id) => h("dd", { id: `fact-${id}` }));
   const why = h("p", { class: "why", id: "why" });
   const metrics = h("div", { class: "metrics", id: "metrics", tabindex: 0, role: "group", "aria-label": "The toolkit's metrics" });
+  const metricsTitle = h("h3", {});
   const near = h("div", { class: "near", id: "near" });
   const notes = h("div", { class: "notes", id: "notes", tabindex: 0, role: "group", "aria-label": "Notes" });
   const past = h("div", { class: "past", id: "past" });
@@ -26,7 +27,7 @@ export function mountFacts(panel, app) {
     h("div", { class: "title" }, name, flagged, where),
     h("dl", { class: "opinions" }, h("dt", {}, "Label"), decision, h("dt", {}, "Toolkit"), toolkit, h("dt", {}, "Model"), model),
     why,
-    h("h3", {}, "Toolkit's metrics (bar: percentile)"),
+    metricsTitle,
     metrics,
     h("h3", {}, "Overlapping and near candidates"),
     near,
@@ -69,6 +70,7 @@ export function mountFacts(panel, app) {
     opinions(current);
     const reason = reasonText(app, question);
     put(why, reason, reason);
+    put(metricsTitle, current.metrics.length ? "Toolkit's metrics (bar: percentile)" : "The toolkit gives no metrics");
     rows.forEach(({ row, label, value, meter }, i) => {
       const metric = current.metrics[i];
       row.hidden = !metric;
@@ -84,7 +86,7 @@ export function mountFacts(panel, app) {
       if (!one) return;
       dot.style.color = neighbourColour(i, false);
       const r = one.correlation === null ? "" : ` r ${two(one.correlation)}`;
-      put(text, one.overlap > 0 ? `${Math.round(100 * one.overlap)} %${r}` : `near${r}`);
+      put(text, one.overlap > 0 ? `${Math.max(1, Math.round(100 * one.overlap))} %` : "near");
       button.title = `Candidate ${one.pos - recording.start}: ${one.overlap > 0 ? `overlap ${(100 * one.overlap).toFixed(0)} % (cosine of the footprints)` : "close, without overlap"}, correlation of the traces${r || " unknown"}. Click to look at it.`;
     });
     notes.replaceChildren(...current.notes.map((n) => h("div", {}, h("strong", {}, n.annotator), `: ${n.text}`)));

@@ -52,9 +52,10 @@ export function mountCrop(panel, app, look) {
   /**
    * The window widened to the shape of the panel: the surroundings instead of black borders.
    * @param {Candidate} candidate
+   * @param {{low: number[], size: number[]}} around
    */
-  function widened(candidate) {
-    const { low, size } = candidate;
+  function widened(candidate, around) {
+    const { low, size } = around;
     const [rows, columns] = app.info.recordings[candidate.recording].fov;
     const unit = Math.min(stage.width / size[1], stage.height / size[0]);
     const wanted = [Math.min(rows, Math.floor(stage.height / unit)), Math.min(columns, Math.floor(stage.width / unit))];
@@ -102,11 +103,12 @@ export function mountCrop(panel, app, look) {
     const context = stage.clear();
     const candidate = app.current;
     if (!candidate || !stage.width) return;
-    const window = widened(candidate);
-    const at = fit(window.low, window.size, { x: 0, y: 0, w: stage.width, h: stage.height });
     const name = select.value;
-    const movie = name === "movie" && candidate.frames;
-    const back = background(candidate, window, movie ? "" : name);
+    const { clip, framesShape } = candidate;
+    const own = clip && /^(movie|clip)/.test(name); // these reach as far as the snippets do
+    const window = widened(candidate, own ? { low: clip.low, size: [framesShape[2] * clip.bin, framesShape[3] * clip.bin] } : candidate);
+    const at = fit(window.low, window.size, { x: 0, y: 0, w: stage.width, h: stage.height });
+    const back = background(candidate, window, own ? "" : name);
     context.save();
     context.beginPath();
     context.rect(at.x, at.y, at.w, at.h);
@@ -115,11 +117,15 @@ export function mountCrop(panel, app, look) {
     context.scale(at.unit, at.unit);
     context.imageSmoothingEnabled = false;
     if (back) {
-      if (movie) context.globalAlpha = 0.4; // what the snippet does not reach
+      if (own) context.globalAlpha = 0.4; // what the snippet does not reach
       context.drawImage(back.canvas, back.low[1], back.low[0], back.size[1], back.size[0]);
       context.globalAlpha = 1;
     }
-    if (movie) frames.draw(context, candidate, look.event, look.frame);
+    if (own && name === "movie") frames.draw(context, candidate, look.event, look.frame);
+    else if (own) {
+      const near = background(candidate, window, name);
+      if (near) context.drawImage(near.canvas, near.low[1], near.low[0], near.size[1], near.size[0]);
+    }
     const { outlines, neighbours: others } = app.settings;
     if (outlines) drawOutlines(context, candidate, at.unit, { neighbours: others });
     context.restore();

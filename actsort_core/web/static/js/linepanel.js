@@ -37,6 +37,7 @@ export class LinePanel {
     this.t = 0.5;
     this.touched = false;
     this.moving = false;
+    this.busy = false;
     this.canvas = h("canvas", { class: "q-chart", role: "img", "aria-label": "Balanced accuracy, precision and recall by the place of the line" });
     this.slider = h("input", { type: "range", id: "threshold-slider", "aria-label": "Place of the line", "aria-describedby": "threshold-now" });
     Object.assign(this.slider, { min: "0", max: "1", step: "0.005" });
@@ -78,12 +79,16 @@ export class LinePanel {
       this.chartPart,
       this.notes,
     );
-    this.element.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") {
+    // Before the page's own keys: what is open is closed first, wherever the keyboard is.
+    document.addEventListener(
+      "keydown",
+      (event) => {
+        if (event.key !== "Escape" || !this.open || document.querySelector("dialog[open]")) return;
         deeds.close();
         event.stopPropagation();
-      }
-    });
+      },
+      { capture: true },
+    );
     document.body.append(this.element);
     new ResizeObserver(() => this.draw()).observe(this.canvas);
     this.keepButton.disabled = app.watch;
@@ -171,6 +176,7 @@ export class LinePanel {
     this.moving = true;
     requestAnimationFrame(() => {
       this.moving = false;
+    this.busy = false;
       this.preview.set(this.t);
       this.draw();
     });
@@ -187,6 +193,7 @@ export class LinePanel {
       const now = this.answer?.quality?.[name];
       put(this.rows[i].now, now ? percent(now.value) : "");
     });
+    if (this.busy) return;
     const cells = this.preview.cells(this.touched ? t : null);
     const was = this.touched && curve.threshold !== null ? ` (the line is at ${curve.threshold.toFixed(3)} now)` : "";
     put(this.readout, `Line at ${t.toFixed(3)}: ${cells.toLocaleString("en")} cells of ${this.app.info.n_cells.toLocaleString("en")}${was}.`);
@@ -206,6 +213,9 @@ export class LinePanel {
   /** @param {number | string} value */
   async post(value) {
     const { app } = this;
+    if (this.busy) return;
+    this.setBusy(true);
+    put(this.readout, "Moving the line…");
     try {
       const { thresholds } = await app.api.post("api/threshold", { annotator: app.annotator, value });
       this.preview.set(null);
@@ -213,11 +223,22 @@ export class LinePanel {
       const lines = thresholds.filter((/** @type {number | null} */ line) => line !== null).map((/** @type {number} */ line) => line.toFixed(3));
       app.say(`The line is at ${[...new Set(lines)].join(", ") || "the place you chose"} now.`, { kind: "info", hint: "" });
       await app.refresh(true);
+      this.setBusy(false);
       this.showPanel("");
       await this.deeds.fetch();
     } catch (error) {
       app.complain(error);
     }
+    this.setBusy(false);
+    this.showPanel("");
+  }
+
+  /** @param {boolean} busy */
+  setBusy(busy) {
+    this.busy = busy;
+    this.element.setAttribute("aria-busy", String(busy));
+    for (const { button: one } of this.rules) one.setAttribute("aria-disabled", String(busy || this.app.watch));
+    this.keepButton.disabled = busy || !this.touched || this.app.watch;
   }
 }
 

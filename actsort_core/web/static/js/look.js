@@ -7,7 +7,7 @@ import { lineWidth } from "./dom.js";
 
 export const LETTERS = "ABCDEFGH";
 /** On pictures, which are dark in both themes. */
-export const ON_DARK = ["#cc79a7", "#2fc79a", "#7ec8f5", "#ff8a3d", "#c9b8ff", "#f0e442", "#ff9da7", "#b8c4ce"];
+export const ON_DARK = ["#cc79a7", "#2fc79a", "#7ec8f5", "#ff8a3d", "#c9b8ff", "#f4cfae", "#ff9da7", "#b8c4ce"];
 const ON_LIGHT = ["#a0467d", "#00795a", "#0072b2", "#b34e00", "#6a4fc0", "#857a00", "#b8404d", "#56636f"];
 export const OWN = "#ffe45c";
 

@@ -190,12 +190,13 @@ export class MapView {
     this.later();
   }
 
-  /** Never all of it out of sight. */
+  /** Nothing beside the field of view where there is enough of it. */
   inside() {
     if (!this.image) return;
     const [w, t] = [this.stage.width / this.scale, this.stage.height / this.scale];
-    this.x = Math.max(-w / 2, Math.min(this.image.columns - w / 2, this.x));
-    this.y = Math.max(-t / 2, Math.min(this.image.rows - t / 2, this.y));
+    const { columns, rows } = this.image;
+    this.x = w >= columns ? (columns - w) / 2 : Math.max(0, Math.min(columns - w, this.x));
+    this.y = t >= rows ? (rows - t) / 2 : Math.max(0, Math.min(rows - t, this.y));
   }
 
   follow() {
@@ -206,6 +207,7 @@ export class MapView {
     if (Math.abs(c - this.x - w / 2) < 0.3 * w && Math.abs(r - this.y - t / 2) < 0.3 * t) return;
     this.x = c + 0.5 - w / 2;
     this.y = r + 0.5 - t / 2;
+    this.inside();
     this.later();
   }
 

@@ -36,7 +36,7 @@ export function mapTools(app, map) {
 
   const outlines = toggle("Outlines", "Outlines of the footprints (o)", settings.outlines, (on) => app.set({ outlines: on }), { "data-action": "hide_outlines" });
   const hideCells = toggle("Cells", "Show or hide the cells", !settings.hideCells, (on) => app.set({ hideCells: !on }), { id: "show-cells" });
-  const hideNots = toggle("Not cells", "Show or hide what is not a cell", !settings.hideNots, (on) => app.set({ hideNots: !on }), { id: "show-nots" });
+  const hideNots = toggle("Others", "Show or hide what is not a cell", !settings.hideNots, (on) => app.set({ hideNots: !on }), { id: "show-nots" });
   const follow = toggle("Follow", "Keep the candidate that is shown in sight", settings.follow, (on) => {
     app.set({ follow: on });
     if (on) map.follow();
@@ -99,9 +99,9 @@ export function mapTools(app, map) {
   });
 
   const icon = (/** @type {string} */ text, /** @type {string} */ title) => h("span", { class: "icon", "aria-hidden": "true", title }, text);
-  const head = h("div", { class: "tools" }, h("h2", { class: "sr" }, "Field of view"), recordings, images, colours, h("span", { class: "grow" }), hideCells, hideNots, outlines, follow,
+  const head = h("div", { class: "tools" }, h("h2", { class: "sr" }, "Field of view"), recordings, images, colours, h("span", { class: "grow" }), hideCells, hideNots, outlines,
     actionButton(app, "zoom_out", { icon: "−", keys: false }), actionButton(app, "zoom_in", { icon: "+", keys: false }), whole);
-  const foot = h("div", { class: "tools foot" }, legend, h("span", { class: "grow" }), icon("◐", "Contrast"), dark, bright, icon("◍", "Opacity of the colours"), opacity);
+  const foot = h("div", { class: "tools foot" }, legend, h("span", { class: "grow" }), follow, icon("◐", "Contrast"), dark, bright, icon("◍", "Opacity of the colours"), opacity);
   return { head, foot, selected };
 }
 

@@ -97,6 +97,7 @@ export class Outbox extends EventTarget {
       this.refused.unshift(...(box.refused ?? []));
       this.keep();
       localStorage.removeItem(key);
+      this.dispatchEvent(new CustomEvent("adopted", { detail: box.entries }));
     }
   }
 

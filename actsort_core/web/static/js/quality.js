@@ -23,6 +23,7 @@ import { later } from "./review/dom.js";
 /** @typedef {{known: boolean, why: string | null, quality: Quality | null, seconds_per_label: number | null, counts: Record<string, number>}} Answer */
 
 const EVERY = 2500; // ms between two requests
+const PATIENCE = 12000; // ms without an answer while it is learning
 const ENOUGH = 3; // labels of a kind before there is a model
 
 /**
@@ -48,6 +49,7 @@ export class QualityView {
     this.asking = false;
     this.again = false;
     this.askedFor = "";
+    this.askedAt = 0;
     const part = (/** @type {string} */ name, /** @type {string} */ title) => {
       const value = h("strong", {}, "–");
       const small = h("small", {}, title);
@@ -80,7 +82,7 @@ export class QualityView {
     this.countSoon = later(() => this.count(), 400);
     const changed = () => {
       this.countSoon();
-      if (this.signature() !== this.askedFor) this.fetchSoon();
+      if (this.worthAsking()) this.fetchSoon();
       this.showStop();
     };
     for (const name of ["state", "pulse", "count"]) app.addEventListener(name, changed);
@@ -88,6 +90,12 @@ export class QualityView {
     setTimeout(() => this.fetch(), 600); // the first candidate comes first
     this.show();
     this.count();
+  }
+
+  /** Something changed, and the server is not busy learning; if it always is, now and then all the same. */
+  worthAsking() {
+    if (this.signature() === this.askedFor) return false;
+    return !this.app.pulse?.fitting || performance.now() - this.askedAt > PATIENCE;
   }
 
   /** What the estimate rests on. */
@@ -117,7 +125,7 @@ export class QualityView {
     this.bar.style.width = `${Math.min(100, (100 * app.labels) / Math.max(1, n))}%`;
     put(parts.cells.value, app.blind ? "–" : this.preview.cells(null).toLocaleString("en"));
     if (!this.answer?.known) put(this.missing, this.whyNot());
-    if (this.panel.open) this.panel.showCounts();
+    if (this.panel.open) this.panel.showPanel(this.answer?.known ? "" : this.whyNot());
   }
 
   show() {
@@ -157,6 +165,7 @@ export class QualityView {
     }
     this.asking = true;
     this.again = false;
+    this.askedAt = performance.now();
     const signature = this.signature();
     try {
       const wanted = this.panel.open;
@@ -171,7 +180,7 @@ export class QualityView {
       this.asking = false;
     }
     if (this.again) await this.fetch();
-    else if (this.signature() !== this.askedFor) this.fetchSoon();
+    else if (this.worthAsking()) this.fetchSoon();
   }
 
   /** @param {boolean} [on] */

@@ -10,7 +10,7 @@ import { decode, outlineNeighbours } from "./decode.js";
 const AHEAD = 48; // questions asked for and fetched ahead: some ten seconds of very fast sorting
 const REFILL = 32; // fewer than so many: ask for more
 const KEEP = 200; // decoded candidates kept in memory
-const AT_ONCE = 4; // requests for candidates at the same time; the browser has six for everything
+const AT_ONCE = 3; // requests for candidates at the same time; the browser has six for everything
 const SETTLED = 2; // the next questions that a new order does not push aside: they may be under the person's eyes in a moment
 
 export class Queue extends EventTarget {

@@ -40,7 +40,7 @@ export function mountHeader(header, app) {
     const known = notesOf(app);
     notes.hidden = !known.length;
     put(notes, `Hints ${known.length}`, known.join("\n\n"));
-    notes.setAttribute("aria-label", `${known.length} notes on this session`);
+    notes.setAttribute("aria-label", `Hints ${known.length}: good to know about this session`);
     put(people, app.watch ? "You are watching" : others(app), whoIsHere(app));
   };
   const toggles = () => {
@@ -107,7 +107,7 @@ export function mountFooter(footer, app) {
   show();
 }
 
-const LASTS = { info: 3500, error: 9000 };
+const LASTS = { info: 1800, error: 9000 };
 const MOST = 3;
 
 /** @param {App} app */

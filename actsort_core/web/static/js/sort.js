@@ -75,8 +75,8 @@ function mountBar(bar, app) {
   const classes = own.map((one, i) => actionButton(app, `class${i + 1}`, { class: `own ${one.kind}`, text: one.name }));
   const group = (/** @type {string} */ label, /** @type {HTMLElement[]} */ ...buttons) => h("div", { class: "group", role: "group", "aria-label": label }, ...buttons);
   const flag = actionButton(app, "flag", { text: "Flag" });
-  const list = h("div", { class: "group list", role: "group", "aria-label": "List", hidden: true });
-  const listText = h("span", { class: "quiet" });
+  const list = h("div", { class: "walk", id: "list", role: "group", "aria-label": "List", hidden: true });
+  const listText = h("span", {});
   list.append(actionButton(app, "previous_list", { icon: "‹" }), listText, actionButton(app, "next_list", { icon: "›" }), h("button", { type: "button", "data-action": "escape", title: "Back to the questions (esc)", onclick: () => app.backToQuestions() }, "Questions"));
   const watching = h("p", { class: "watching", hidden: !app.watch }, "You are watching: labels are given by others. What they decide appears on the map.");
   const decide = h("div", { class: "group deciders", role: "group", "aria-label": "Decision" }, ...big, ...classes);
@@ -84,7 +84,8 @@ function mountBar(bar, app) {
   const undo = group("Undo", actionButton(app, "undo"), actionButton(app, "redo"));
   const marks = group("Marks", actionButton(app, "note"), flag);
   undo.hidden = marks.hidden = app.watch;
-  bar.append(decide, watching, undo, group("Move", actionButton(app, "back"), actionButton(app, "skip")), marks, list);
+  bar.append(decide, watching, undo, group("Move", actionButton(app, "back"), actionButton(app, "skip")), marks);
+  document.getElementById("map-stage")?.append(list);
 
   const facts = () => {
     const { current, state } = app;

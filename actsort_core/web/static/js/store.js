@@ -64,6 +64,7 @@ export class App extends Walk {
   wire() {
     const { outbox } = this;
     outbox.addEventListener("answer", (event) => this.heard(/** @type {CustomEvent} */ (event).detail));
+    outbox.addEventListener("adopted", (event) => this.adopted(/** @type {CustomEvent<Entry[]>} */ (event).detail));
     outbox.addEventListener("changed", () => this.emit("pending"));
     outbox.addEventListener("online", () => this.emit("online"));
     outbox.addEventListener("refused", (event) => {
@@ -145,7 +146,8 @@ export class App extends Walk {
     let left = deeds.length;
     this.history = this.history.filter((h) => !(left > 0 && gone.has(h.pos) && (left -= 1) >= 0));
     this.outbox.put(...entries);
-    this.revisit(deeds[deeds.length - 1]);
+    if (deeds.length === 1) this.revisit(deeds[0]);
+    else this.say(`${deeds.length} labels are taken back.`);
     this.emit("history");
   }
 
@@ -259,6 +261,19 @@ export class App extends Walk {
     this.emit("history");
   }
 
+  /** Labels of a tab that was closed before they were sent: they are not asked again. @param {Entry[]} entries */
+  adopted(entries) {
+    const positions = [];
+    for (const { kind, pos, value } of entries) {
+      if (kind !== "label" || pos === undefined || value === undefined) continue;
+      this.put(pos, this.classIndex(value));
+      positions.push(pos);
+    }
+    this.queue.drop(positions);
+    if (this.question && this.current && positions.includes(this.current.pos)) this.next(true);
+    if (positions.length) this.say(`${positions.length} ${positions.length === 1 ? "label" : "labels"} of a tab that was closed ${positions.length === 1 ? "is" : "are"} sent now.`);
+  }
+
   /** @param {{answer: any, batch: Entry[]}} heard */
   heard({ answer, batch }) {
     const first = batch[0];
@@ -330,7 +345,7 @@ export class App extends Walk {
     try {
       this.pulse = await this.api.json("api/pulse", { annotator: this.annotator, client: this.client });
       this.outbox.setOnline(true);
-      if (this.outbox.trouble?.status === 403) this.outbox.trouble = null;
+      if (this.outbox.trouble && !this.outbox.entries.length) this.outbox.trouble = null;
       this.emit("pulse");
       if (this.outbox.failures) this.outbox.hurry();
       if (this.pulse && this.pulse.rev !== this.state.rev) await this.refresh();

@@ -259,7 +259,7 @@ class TraceView {
     context.fillText(fps ? "s" : "frame", box.x + box.w, bottom + 0.15 * rem);
     if (values) {
       context.textBaseline = "middle";
-      for (const v of ticks(range.low, range.high, Math.max(2, box.h / (2.2 * rem)))) {
+      for (const v of ticks(range.low, range.high, Math.max(3, box.h / (2.2 * rem)))) {
         const y = Math.round(box.y + box.h - ((v - range.low) / (range.high - range.low)) * box.h) + 0.5;
         context.moveTo(box.x, y);
         context.lineTo(box.x + box.w, y);

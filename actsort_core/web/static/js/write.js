@@ -144,7 +144,7 @@ export class Writer {
   strip(title, positions, kind) {
     if (!positions.length) return h("span", { hidden: true });
     const first = positions.slice(0, PICTURES);
-    const canvas = h("canvas", { class: "w-strip", role: "img", "aria-label": `${title}: the first ${first.length}` });
+    const canvas = h("canvas", { class: "w-strip", role: "img", "aria-label": `${title}: pictures of some` });
     const draw = () => {
       const [width, height] = [canvas.clientWidth, canvas.clientHeight];
       if (!width) return;
@@ -168,8 +168,7 @@ export class Writer {
     new ResizeObserver(draw).observe(canvas);
     this.thumbs.watch("write", () => this.strips.forEach((one) => one.draw()));
     this.thumbs.want("write", this.strips.flatMap((one) => one.positions));
-    const more = positions.length > first.length ? `, the first ${first.length} of ${positions.length.toLocaleString("en")}` : "";
-    return h("figure", { class: "w-figure" }, h("figcaption", { class: "rv-muted" }, `${title}${more}`), canvas);
+    return h("figure", { class: "w-figure" }, h("figcaption", { class: "rv-muted" }, `${title}: ${positions.length.toLocaleString("en")}${positions.length > 12 ? ", some of them" : ""}`), canvas);
   }
 
   /** @param {{name: string, positions: number[]}} list */
@@ -261,7 +260,7 @@ export class Writer {
     if (!(error instanceof ApiError)) throw error;
     const answered = error.status !== 0;
     this.show(
-      h("div", { class: "w-error", role: "alert" }, h("p", {}, h("strong", {}, error.what)), error.hint ? h("p", {}, error.hint) : null, answered ? h("p", {}, state) : null),
+      h("div", { class: "w-error", role: "alert" }, h("p", {}, h("strong", {}, error.what)), error.hint ? h("p", {}, error.hint) : null, answered && !error.hint.includes(state) ? h("p", {}, state) : null),
       h("div", { class: "rv-row" }, button("Compare again", () => this.plan(), { id: "write-again" }), insist ? button("Put back anyway…", () => this.restore(true), { id: "write-force" }) : null),
     );
     if (this.writeButton) this.writeButton.hidden = true;

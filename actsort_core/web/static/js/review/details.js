@@ -86,6 +86,8 @@ export class Details {
     }
     const label = state.label[pos];
     rows.push(["Label", label ? `${className(app.info.classes[label - 1].name)}, by ${facts.whoName(pos)}` : "none"]);
+    const votes = desk.model.extra.votes.get(pos);
+    if (votes) rows.push(["People", Object.entries(votes).map(([who, value]) => `${who}: ${className(value).toLowerCase()}`).join(", ")]);
     if (!app.blind) {
       const prior = facts.priorName(pos) || "none";
       const p = state.priorProbability[pos];
@@ -141,7 +143,11 @@ export class Details {
     }
     put(this.progress, "");
     const pos = this.pos;
-    const rows = features.map(({ name, unit, description }) => {
+    let group = "";
+    const rows = features.flatMap(({ name, unit, description }) => {
+      const [first, ...rest] = name.split(".");
+      const heading = rest.length && first !== group ? [h("tr", {}, h("th", { colspan: 3, scope: "rowgroup", class: "rv-feature-group" }, first))] : [];
+      group = first;
       const values = this.desk.model.extra.features.get(name);
       const value = values ? values[pos] : NaN;
       let below = 0;
@@ -156,13 +162,14 @@ export class Details {
       const meter = Number.isFinite(value)
         ? h("meter", { min: 0, max: 100, value: share, title: `higher than ${share} % of all candidates`, "aria-label": `${name}: higher than ${share} % of all candidates` })
         : null;
-      return h(
+      const row = h(
         "tr",
         { title: description },
-        h("th", { scope: "row" }, name.replaceAll("_", " ")),
+        h("th", { scope: "row" }, (rest.join(".") || first).replaceAll("_", " ")),
         h("td", { class: "rv-right" }, Number.isFinite(value) ? number(value) : "–", shownUnit(unit) ? h("span", { class: "rv-unit" }, ` ${unit}`) : null),
         h("td", {}, meter),
       );
+      return [...heading, row];
     });
     this.table.replaceChildren(/** @type {Node} */ (this.table.caption), h("tbody", {}, ...rows));
   }

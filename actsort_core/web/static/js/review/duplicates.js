@@ -254,7 +254,7 @@ export class Duplicates {
     context.setLineDash(decision === 0 ? [6, 4] : []);
     context.strokeRect(1.5, 1.5, size - 3, size - 3);
     context.setLineDash([]);
-    if (label) drawMark(context, 6, 6, facts.kinds[label], label, colours);
+    if (label) drawMark(context, 6, 6, facts.kinds[label], label, colours, unit());
   }
 
   /** @param {number} pos */

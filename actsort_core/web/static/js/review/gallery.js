@@ -194,27 +194,21 @@ export class Gallery {
     context.fillText(right, x + tile - PAD, base);
     this.drawFrame(context, pos, x, y, height, colours);
     if (!state) return;
-    if (state.label[pos]) drawMark(context, x + PAD + 2, y + PAD + 2, facts.kinds[state.label[pos]], state.label[pos], colours);
-    if (state.flagged[pos]) drawFlag(context, x + tile - PAD - 14, y + PAD + 3, colours);
+    if (state.label[pos]) drawMark(context, x + PAD + 2, y + PAD + 2, facts.kinds[state.label[pos]], state.label[pos], colours, this.unit);
+    if (state.flagged[pos]) drawFlag(context, x + tile - PAD - 14 * this.unit, y + PAD + 3, colours, this.unit);
     if (chosen) {
       context.strokeStyle = colours.accent;
-      context.lineWidth = 3;
-      context.strokeRect(x - 2.5, y - 2.5, tile + 5, height + 5);
-      context.fillStyle = colours.accent;
-      context.fillRect(x + tile - PAD - 16, y + PAD + inner - 16, 16, 16);
-      context.strokeStyle = colours.onAccent;
-      context.lineWidth = 2;
-      context.beginPath();
-      context.moveTo(x + tile - PAD - 12.5, y + PAD + inner - 8);
-      context.lineTo(x + tile - PAD - 9, y + PAD + inner - 4.5);
-      context.lineTo(x + tile - PAD - 3.5, y + PAD + inner - 12);
-      context.stroke();
+      context.lineWidth = 3 * this.unit;
+      const far = 1 + 1.5 * this.unit;
+      context.strokeRect(x - far, y - far, tile + 2 * far, height + 2 * far);
+      drawTick(context, x + tile - PAD - 16 * this.unit, y + PAD + inner - 16 * this.unit, colours, this.unit);
     }
     if (pos === desk.focus) {
       const here = document.activeElement === this.list;
       context.strokeStyle = here ? colours.focus : colours.muted;
-      context.lineWidth = here ? 2 : 1.5;
-      context.strokeRect(x - 4.75, y - 4.75, tile + 9.5, height + 9.5);
+      context.lineWidth = (here ? 2 : 1.5) * this.unit;
+      const far = this.gap / 2;
+      context.strokeRect(x - far, y - far, tile + 2 * far, height + 2 * far);
     }
   }
 
@@ -232,9 +226,9 @@ export class Gallery {
     const labelled = (facts.state?.label[pos] ?? 0) > 0;
     const decision = app.blind && !labelled ? 2 : facts.decision(pos);
     context.strokeStyle = decision === 1 ? colours.cell : decision === 0 ? colours.notCell : colours.line;
-    context.lineWidth = decision === 2 ? 1 : 2;
-    context.setLineDash(decision === 0 ? [5, 3] : []);
-    context.strokeRect(x + 1, y + 1, this.tile - 2, height - 2);
+    context.lineWidth = (decision === 2 ? 1 : 2) * this.unit;
+    context.setLineDash(decision === 0 ? [5 * this.unit, 3 * this.unit] : []);
+    context.strokeRect(x + this.unit, y + this.unit, this.tile - 2 * this.unit, height - 2 * this.unit);
     context.setLineDash([]);
   }
 
@@ -352,6 +346,22 @@ export class Gallery {
 }
 
 /**
+ * Draws something of 16 x 16 at a place, as large as the page's letters.
+ * @param {CanvasRenderingContext2D} context
+ * @param {number} x
+ * @param {number} y
+ * @param {number} scale
+ * @param {() => void} draw
+ */
+function placed(context, x, y, scale, draw) {
+  context.save();
+  context.translate(x, y);
+  context.scale(scale, scale);
+  draw();
+  context.restore();
+}
+
+/**
  * What a person said: a filled badge, its sign different for each kind.
  * @param {CanvasRenderingContext2D} context
  * @param {number} x
@@ -359,37 +369,57 @@ export class Gallery {
  * @param {number} kind
  * @param {number} label
  * @param {Palette} colours
+ * @param {number} scale
  */
-export function drawMark(context, x, y, kind, label, colours) {
-  context.fillStyle = kind === 1 ? colours.cell : kind === 0 ? colours.notCell : colours.unsure;
-  context.beginPath();
-  if (kind === 1) context.arc(x + 8, y + 8, 8, 0, 7);
-  else context.rect(x, y, 16, 16);
-  context.fill();
-  context.strokeStyle = context.fillStyle = colours.onAccent;
-  context.lineWidth = 2;
-  if (label > 3) {
-    context.font = "bold 11px system-ui, sans-serif";
+export function drawMark(context, x, y, kind, label, colours, scale) {
+  placed(context, x, y, scale, () => {
+    context.fillStyle = kind === 1 ? colours.cell : kind === 0 ? colours.notCell : colours.unsure;
+    context.beginPath();
+    if (kind === 1) context.arc(8, 8, 8, 0, 7);
+    else context.rect(0, 0, 16, 16);
+    context.fill();
+    context.strokeStyle = context.fillStyle = colours.onAccent;
+    context.lineWidth = 2;
     context.textAlign = "center";
-    context.fillText(String(label - 3), x + 8, y + 12);
-    return;
-  }
-  context.beginPath();
-  if (kind === 1) {
-    context.moveTo(x + 4, y + 8.5);
-    context.lineTo(x + 7, y + 11.5);
-    context.lineTo(x + 12, y + 5);
-  } else if (kind === 0) {
-    context.moveTo(x + 4.5, y + 4.5);
-    context.lineTo(x + 11.5, y + 11.5);
-    context.moveTo(x + 11.5, y + 4.5);
-    context.lineTo(x + 4.5, y + 11.5);
-  } else {
     context.font = "bold 12px system-ui, sans-serif";
-    context.textAlign = "center";
-    context.fillText("?", x + 8, y + 12.5);
+    context.beginPath();
+    if (label > 3) context.fillText(String(label - 3), 8, 12.5);
+    else if (kind === 1) path(context, [4, 8.5, 7, 11.5, 12, 5]);
+    else if (kind === 0) path(context, [4.5, 4.5, 11.5, 11.5], [11.5, 4.5, 4.5, 11.5]);
+    else context.fillText("?", 8, 12.5);
+    context.stroke();
+  });
+}
+
+/**
+ * @param {CanvasRenderingContext2D} context
+ * @param {...number[]} lines x, y, x, y...
+ */
+function path(context, ...lines) {
+  for (const line of lines) {
+    context.moveTo(line[0], line[1]);
+    for (let i = 2; i < line.length; i += 2) context.lineTo(line[i], line[i + 1]);
   }
-  context.stroke();
+}
+
+/**
+ * It is selected.
+ * @param {CanvasRenderingContext2D} context
+ * @param {number} x
+ * @param {number} y
+ * @param {Palette} colours
+ * @param {number} scale
+ */
+function drawTick(context, x, y, colours, scale) {
+  placed(context, x, y, scale, () => {
+    context.fillStyle = colours.accent;
+    context.fillRect(0, 0, 16, 16);
+    context.strokeStyle = colours.onAccent;
+    context.lineWidth = 2;
+    context.beginPath();
+    path(context, [3.5, 8, 7, 11.5, 12.5, 4]);
+    context.stroke();
+  });
 }
 
 /**
@@ -397,18 +427,16 @@ export function drawMark(context, x, y, kind, label, colours) {
  * @param {number} x
  * @param {number} y
  * @param {Palette} colours
+ * @param {number} scale
  */
-function drawFlag(context, x, y, colours) {
-  context.fillStyle = colours.flag;
-  context.strokeStyle = "#000";
-  context.lineWidth = 0.75;
-  context.beginPath();
-  context.moveTo(x + 1, y);
-  context.lineTo(x + 12, y + 4);
-  context.lineTo(x + 3, y + 8);
-  context.lineTo(x + 3, y + 14);
-  context.lineTo(x + 1, y + 14);
-  context.closePath();
-  context.fill();
-  context.stroke();
+function drawFlag(context, x, y, colours, scale) {
+  placed(context, x, y, scale, () => {
+    context.fillStyle = colours.flag;
+    context.strokeStyle = "#000";
+    context.lineWidth = 0.75;
+    context.beginPath();
+    path(context, [1, 0, 12, 4, 3, 8, 3, 14, 1, 14, 1, 0]);
+    context.fill();
+    context.stroke();
+  });
 }

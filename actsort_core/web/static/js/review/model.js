@@ -24,7 +24,7 @@ export class ReviewModel {
     this.reversed = false;
     this.onlyAbout = false;
     /** @type {Extra} */
-    this.extra = { openness: new Map(), recent: new Map(), features: new Map() };
+    this.extra = { openness: new Map(), votes: new Map(), recent: new Map(), features: new Map() };
     /** @type {Uint32Array} */
     this.order = new Uint32Array(0);
     /** Place of each candidate in the order, -1 where it is not shown. */

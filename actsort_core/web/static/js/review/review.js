@@ -8,6 +8,7 @@ import { Duplicates } from "./duplicates.js";
 import { Facts } from "./facts.js";
 import { Filters } from "./filters.js";
 import { Gallery } from "./gallery.js";
+import { keepKept, readKept } from "./kept.js";
 import { ReviewModel } from "./model.js";
 import { SelectionBar } from "./selectionbar.js";
 import { SORTS } from "./sorts.js";
@@ -20,9 +21,10 @@ import { Toolbar } from "./toolbar.js";
 /** @typedef {"gallery" | "table" | "duplicates"} Mode */
 /** @typedef {{show: (order: Uint32Array) => void, reveal: (pos: number) => void, takeFocus: () => void, close: () => void, redraw: () => void, keyed?: (event: KeyboardEvent) => void}} Shower */
 
-const KEPT = "actsort:review";
 const MANY_CHANGED = 20; // people's labels that may be changed without asking
 const MANY = 200; // labels given at once without asking
+const MOST = 5000; // labels given at once: as many as the browser surely keeps until the server has them
+const LISTED = 5000; // candidates of a list that is walked through: it is kept for a reload, too
 
 /** What the parts of the view share: what is shown, what is in focus, what is selected. */
 export class Desk {
@@ -47,7 +49,7 @@ export class Desk {
     this.features = [];
     this.stale = false;
     this.blind = app.blind;
-    this.remember();
+    readKept(this);
     section.classList.add("rv");
     this.filters = new Filters(this);
     this.toolbar = new Toolbar(this);
@@ -101,28 +103,8 @@ export class Desk {
     return this.app.view === "review";
   }
 
-  /** Reads how the view was left. */
-  remember() {
-    try {
-      const kept = JSON.parse(localStorage.getItem(KEPT) ?? "{}");
-      if (["gallery", "table", "duplicates"].includes(kept.mode)) this.mode = kept.mode;
-      if (["small", "medium", "large"].includes(kept.size)) this.size = kept.size;
-      if (SORTS.some((sort) => sort.name === kept.sort)) this.model.sort = kept.sort;
-      const known = new Set(this.app.info.features.map((feature) => feature.name));
-      this.features = (kept.features ?? []).filter((/** @type {string} */ name) => known.has(name));
-      if (typeof kept.detailed === "boolean") this.detailed = kept.detailed;
-    } catch {
-      // nothing kept: as at first
-    }
-  }
-
   keep() {
-    try {
-      const { mode, size, features, detailed, model } = this;
-      localStorage.setItem(KEPT, JSON.stringify({ mode, size, features, detailed, sort: model.sort }));
-    } catch {
-      // lasts as long as the page
-    }
+    keepKept(this);
   }
 
   /** Makes the part that shows the candidates. */
@@ -219,7 +201,9 @@ export class Desk {
       if (name === "people") {
         const { disagreements } = await app.api.json("api/votes");
         model.extra.openness = new Map(disagreements.map((/** @type {any} */ d) => [d.pos, d.openness]));
+        model.extra.votes = new Map(disagreements.map((/** @type {any} */ d) => [d.pos, d.votes]));
       }
+      if (name === "people") this.details.refresh();
       if (name === "recent") {
         const { labels } = await app.api.json("api/history", { annotator: app.annotator, n: 10000 });
         model.extra.recent = new Map(labels.map((/** @type {any} */ label, /** @type {number} */ place) => [label.pos, place]));
@@ -286,6 +270,7 @@ export class Desk {
       await this.fetchFor(this.model.sort);
       this.refresh();
     } else this.redraw();
+    if (this.app.state.annotators.length > 1 && this.model.sort !== "people") this.fetchFor("people");
     const pos = this.app.list && this.app.current ? this.app.current.pos : this.focus;
     if (pos >= 0) this.setFocus(pos);
     this.shower?.takeFocus();
@@ -377,7 +362,12 @@ export class Desk {
    */
   open(pos, order, name) {
     this.focus = pos;
-    this.app.goto(pos, { name: name ?? this.listName(), positions: Array.from(order) });
+    let positions = Array.from(order);
+    if (positions.length > LISTED) {
+      const from = Math.max(0, Math.min(positions.indexOf(pos) - LISTED / 5, positions.length - LISTED));
+      positions = positions.slice(from, from + LISTED);
+    }
+    this.app.goto(pos, { name: name ?? this.listName(), positions });
   }
 
   listName() {
@@ -414,6 +404,10 @@ export class Desk {
   async decideThese(positions, value) {
     const { app, facts } = this;
     if (!positions.length) return app.say("Select candidates first.", { kind: "info", hint: "Click one, or several with shift or ctrl." });
+    if (positions.length > MOST) {
+      const hint = "Filter first; or move the line, which decides for the model without speaking for you.";
+      return app.say(`${positions.length.toLocaleString("en")} are too many to label at once: at most ${MOST.toLocaleString("en")}.`, { kind: "error", hint });
+    }
     const state = facts.state;
     const label = 1 + app.info.classes.findIndex((known) => known.name === value);
     const changed = state ? positions.filter((pos) => state.label[pos] && state.label[pos] !== label).length : 0;

@@ -9,6 +9,7 @@
  *
  * @typedef {object} Extra what is fetched for some orders
  * @property {Map<number, number>} openness of disagreements between people
+ * @property {Map<number, Record<string, string>>} votes where people gave different labels: who gave which
  * @property {Map<number, number>} recent place among the latest labels, 0 the latest
  * @property {Map<string, Float32Array>} features
  *

@@ -52,7 +52,7 @@ export class Toolbar {
     this.detail = button("Details", () => desk.setDetailed(!desk.detailed), { class: "rv-button rv-small", id: "review-details", title: "Show or hide what is known of the candidate in focus", "aria-pressed": "false" });
     this.element = h(
       "div",
-      { class: "rv-toolbar", role: "toolbar", "aria-label": "Review" },
+      { class: "rv-toolbar", role: "group", "aria-label": "View and order" },
       h("div", { class: "rv-segments", role: "group", "aria-label": "View" }, ...this.modes.map((one) => one.button)),
       this.order,
       h("div", { class: "rv-found" }, this.count, this.all, this.update),
