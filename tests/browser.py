@@ -32,7 +32,7 @@ SWITCHES = (
     *("--disable-sync", "--disable-dev-shm-usage"),
     "--host-resolver-rules=MAP evil.example 127.0.0.1",  # a foreign name that points here, as DNS rebinding makes one
 )
-PATIENCE = 60.0  # seconds until what is waited for counts as never; machines may be busy
+PATIENCE = 20.0  # seconds until what is waited for counts as never; machines may be busy
 
 # Controls that lie over one another or outside the window, text that is cut off, and a page that scrolls.
 _FAULTS = """() => {
@@ -330,7 +330,7 @@ def lab(lab_folder: tuple[Path, np.ndarray], tmp_path: Path, opened: Callable[..
         session, truth = opened(folder / "mouse.npz", **options), lab_folder[1]
         value = lambda pos: "cell" if truth[pos] else "not_cell"  # noqa: E731
         for pos in np.random.default_rng(0).permutation(len(truth))[:labels]:
-            session.label(int(pos), value(pos))
+            session.label(int(pos), value(pos), seconds=2.0)
         if labels:
             session.wait()
         page = session.show(port=0, blind=blind)

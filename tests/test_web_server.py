@@ -148,6 +148,16 @@ def test_labels_of_a_page_that_was_opened_on_other_candidates_are_refused(page, 
     assert len(page.session.labels()) == 1
 
 
+def test_several_steps_back_are_one_request(page, tab):
+    tab.post("labels", events=[{"id": str(i), "pos": i, "value": NOT_CELL} for i in range(5)])
+    found = tab.post("undo", ids=["a", "b", "c"])
+    assert [(step["id"], step["pos"]) for step in found["steps"]] == [("a", 4), ("b", 3), ("c", 2)]
+    again = tab.post("undo", ids=["b", "c", "d"])
+    assert [step["pos"] for step in again["steps"]] == [3, 2, 1]
+    assert [step["value"] for step in tab.post("redo", ids=["e", "f"])["steps"]] == [NOT_CELL, NOT_CELL]
+    assert len(page.session.labels()) == 3
+
+
 def test_several_at_once_are_one_write(page, tab, monkeypatch):
     calls = []
     append = page.session.journal.append_all

@@ -211,6 +211,9 @@ class _Said(dict[str, Any]):
     def skip(self) -> list[int]:
         return self._list("skip")
 
+    def marks(self) -> list[Any]:
+        return self._list("ids") or [self.get("id", "")]
+
     def events(self) -> list[Mapping[str, Any]]:
         return [event if isinstance(event, dict) else {} for event in self._list("events")]
 
@@ -292,8 +295,8 @@ _GET: dict[str, Callable[[Desk, _Asked], Any]] = {
 }
 _POST: dict[str, Callable[[Desk, _Said], Any]] = {
     "labels": lambda desk, said: desk.labels(said.annotator(desk), said.events(), said.skip()),
-    "undo": lambda desk, said: desk.step("undo", said.annotator(desk), said.get("id", ""), said.skip()),
-    "redo": lambda desk, said: desk.step("redo", said.annotator(desk), said.get("id", ""), said.skip()),
+    "undo": lambda desk, said: desk.step("undo", said.annotator(desk), said.marks(), said.skip()),
+    "redo": lambda desk, said: desk.step("redo", said.annotator(desk), said.marks(), said.skip()),
     "note": lambda desk, said: desk.note(said.annotator(desk), said.get("id", ""), said.get("pos"), said.get("text")),
     "flag": lambda desk, said: desk.flag(said.annotator(desk), said.get("id", ""), said.get("pos"), said.get("on")),
     "threshold": lambda desk, said: desk.threshold(said.get("value")),

@@ -382,16 +382,21 @@ class Desk:
         more = {"seconds": seconds, "strategy": str(asked.get("strategy") or ""), "inclusion": inclusion, "p": p, "mark": mark}
         return candidate, self.session.options.class_of(value), annotator, reason, more
 
-    def step(self, kind: str, annotator: str, mark: str, skip: Collection[int]) -> dict[str, Any]:
-        """``api/undo`` and ``api/redo``."""
-        mark = _mark(mark)
+    def step(self, kind: str, annotator: str, marks: Sequence[Any], skip: Collection[int]) -> dict[str, Any]:
+        """``api/undo`` and ``api/redo``: one step for each mark."""
+        found = []
         with self._saying:
-            if mark not in self._done:
-                self._done[mark] = getattr(self.session, kind)(annotator, mark)
-            candidate = self._done[mark]
-        label = next((la for la in self.session.labels() if la.candidate == candidate), None)
-        pos = None if candidate is None else self.pos(candidate)
-        return {"pos": pos, "value": label.value if label else None, **self.queue(annotator, skip=skip)}
+            for mark in [_mark(mark) for mark in marks]:
+                if mark not in self._done:
+                    self._done[mark] = getattr(self.session, kind)(annotator, mark)
+                found.append((mark, self._done[mark]))
+        labels = {label.candidate: label.value for label in self.session.labels()}
+        steps = [
+            {"id": mark, "pos": None if candidate is None else self.pos(candidate), "value": labels.get(candidate) if candidate else None}
+            for mark, candidate in found
+        ]
+        last = steps[-1] if steps else {"pos": None, "value": None}
+        return {"steps": steps, "pos": last["pos"], "value": last["value"], **self.queue(annotator, skip=skip)}
 
     def note(self, annotator: str, mark: str, pos: Any, text: Any) -> dict[str, Any]:
         """``api/note``."""

@@ -2,7 +2,7 @@
 /** The candidate from near: its footprint over an image, and who overlaps it. */
 
 import { font, h, Stage, toggle } from "./dom.js";
-import { imageCanvas, valuesCanvas } from "./image.js";
+import { imageCanvas, preferred, valuesCanvas } from "./image.js";
 import { drawOutlines, fit, Frames, LETTERS, neighbourColour } from "./look.js";
 import { imageName } from "./maptools.js";
 
@@ -46,7 +46,7 @@ export function mountCrop(panel, app, look) {
     const all = [...images.map((name) => [name, imageName(name)]), ...own];
     select.replaceChildren(...all.map(([value, text]) => h("option", { value }, text)));
     const wanted = app.settings.crop;
-    select.value = all.some(([value]) => value === wanted) ? wanted : images[0];
+    select.value = all.some(([value]) => value === wanted) ? wanted : preferred(images, wanted);
   }
 
   /**
@@ -80,7 +80,7 @@ export function mountCrop(panel, app, look) {
       return { canvas: picture, low: clip.low, size: [rows * clip.bin, columns * clip.bin] };
     }
     const { images } = app.info.recordings[candidate.recording];
-    const image = images.includes(name) ? name : images[0];
+    const image = preferred(images, name);
     const here = loaded.get(`${candidate.recording}/${image}`);
     if (!here) {
       waitingFor = `${candidate.recording}/${image}`;

@@ -10,6 +10,12 @@ export const CONTRASTS = /** @type {[string, number, number][]} */ ([
   ["hard", 0.15, 0.6],
 ]);
 
+/** Which image to show first: the chosen one where there is it; a background alone says little. @param {string[]} images @param {string} wanted */
+export function preferred(images, wanted) {
+  if (images.includes(wanted)) return wanted;
+  return images.find((name) => !/background|per_pixel/i.test(name)) ?? images[0];
+}
+
 /** Grey levels for 0 to 65535. @param {number} low @param {number} high @returns {Uint8Array} */
 function greys(low, high) {
   const table = new Uint8Array(65536);

@@ -4,7 +4,7 @@
 import { outlineOf } from "./decode.js";
 import { h, lineWidth, Stage, variable } from "./dom.js";
 import { css, SAID, STYLE } from "./colours.js";
-import { imageCanvas } from "./image.js";
+import { imageCanvas, preferred } from "./image.js";
 import { idle, Layer } from "./layer.js";
 import { mapTools } from "./maptools.js";
 
@@ -91,7 +91,7 @@ export class MapView {
       this.scale = 0;
       this.paths.clear();
     }
-    const name = info.images.includes(app.settings.image) ? app.settings.image : info.images[0];
+    const name = preferred(info.images, app.settings.image);
     try {
       const [image, all] = await Promise.all([app.image(recording, name), app.footprints(recording)]);
       if (recording !== this.recording) return;

@@ -4,7 +4,7 @@
 import { COLOURINGS } from "./store.js";
 import { choice, h, put, slider, toggle } from "./dom.js";
 import { actionButton } from "./keys.js";
-import { CONTRASTS } from "./image.js";
+import { CONTRASTS, preferred } from "./image.js";
 
 /** @typedef {import("./store.js").App} App */
 /** @typedef {import("./map.js").MapView} MapView */
@@ -80,7 +80,7 @@ export function mapTools(app, map) {
     const info = app.info.recordings[map.recording];
     recordings.value = String(map.recording);
     images.replaceChildren(...info.images.map((name) => h("option", { value: name }, imageName(name))));
-    images.value = info.images.includes(settings.image) ? settings.image : info.images[0];
+    images.value = preferred(info.images, settings.image);
   });
   showLegend();
 

@@ -11,6 +11,7 @@ import { ApiError } from "./api.js";
 /** @typedef {import("./types.js").Entry} Entry */
 /** @typedef {import("./types.js").Refused} Refused */
 
+const BOX = "actsort:outbox:";
 const LONGEST = 3000; // ms between two tries
 const DEAD = 10000; // ms without a sign of life after which a tab's box may be taken over
 
@@ -43,13 +44,14 @@ export function clientName() {
 export class Outbox extends EventTarget {
   /**
    * @param {{post: (path: string, body: object) => Promise<any>}} api
-   * @param {string} session
+   * @param {{session: string, identity: string}} about the session, and which candidates it has in which order
    * @param {string} client
    */
-  constructor(api, session, client) {
+  constructor(api, about, client) {
     super();
     this.api = api;
-    this.prefix = `actsort:outbox:${session}:`;
+    this.about = about;
+    this.prefix = `${BOX}${about.identity}:`;
     this.key = this.prefix + client;
     /** @type {Entry[]} */
     this.entries = [];
@@ -82,6 +84,7 @@ export class Outbox extends EventTarget {
       this.entries = own?.entries ?? [];
       this.refused = own?.refused ?? [];
       this.adopt();
+      this.outdated();
     } catch {
       this.stored = false;
     }
@@ -101,6 +104,20 @@ export class Outbox extends EventTarget {
     }
   }
 
+  /** Boxes of this session from before its result changed: positions meant other candidates, so they are shown instead of sent. */
+  outdated() {
+    const others = Object.keys(localStorage).filter((key) => key.startsWith(BOX) && !key.startsWith(this.prefix));
+    for (const key of others) {
+      const box = JSON.parse(localStorage.getItem(key) ?? "null");
+      if (!box || box.session !== this.about.session || Date.now() - (box.alive ?? 0) < DEAD) continue;
+      const error = "The result was changed before the server had this: the place means another candidate now.";
+      this.refused.push(...box.entries.map((/** @type {Entry} */ entry) => ({ entry, error, hint: "Look for the candidate and decide again." })));
+      this.refused.push(...(box.refused ?? []));
+      this.keep();
+      localStorage.removeItem(key);
+    }
+  }
+
   alive() {
     try {
       if (this.entries.length || this.refused.length) this.keep();
@@ -114,7 +131,7 @@ export class Outbox extends EventTarget {
   keep() {
     try {
       if (this.entries.length || this.refused.length) {
-        localStorage.setItem(this.key, JSON.stringify({ alive: Date.now(), entries: this.entries, refused: this.refused }));
+        localStorage.setItem(this.key, JSON.stringify({ session: this.about.session, alive: Date.now(), entries: this.entries, refused: this.refused }));
       } else {
         localStorage.removeItem(this.key);
       }
@@ -151,18 +168,19 @@ export class Outbox extends EventTarget {
   /** @returns {{path: string, body: any, batch: Entry[]}} */
   next() {
     const first = this.entries[0];
-    const { annotator, id, pos } = first;
+    const { annotator, id, pos, kind } = first;
+    const { identity } = this.about;
     const skip = this.skip();
-    if (first.kind === "label") {
-      const end = this.entries.findIndex((e) => e.kind !== "label" || e.annotator !== annotator);
-      const most = this.single > 0 ? 1 : 500;
-      const batch = this.entries.slice(0, Math.min(end < 0 ? this.entries.length : end, most));
+    const end = this.entries.findIndex((e) => e.kind !== kind || e.annotator !== annotator);
+    const most = this.single > 0 ? 1 : 500;
+    const batch = this.entries.slice(0, Math.min(end < 0 ? this.entries.length : end, most));
+    if (kind === "label") {
       const events = batch.map((e) => ({ id: e.id, pos: e.pos, value: e.value, seconds: e.seconds, question: e.question ?? null }));
-      return { path: "api/labels", body: { annotator, skip, events }, batch };
+      return { path: "api/labels", body: { annotator, identity, skip, events }, batch };
     }
-    if (first.kind === "note") return { path: "api/note", body: { annotator, id, pos, text: first.text }, batch: [first] };
-    if (first.kind === "flag") return { path: "api/flag", body: { annotator, id, pos, on: first.on }, batch: [first] };
-    return { path: `api/${first.kind}`, body: { annotator, id, skip }, batch: [first] };
+    if (kind === "note") return { path: "api/note", body: { annotator, identity, id, pos, text: first.text }, batch: [first] };
+    if (kind === "flag") return { path: "api/flag", body: { annotator, identity, id, pos, on: first.on }, batch: [first] };
+    return { path: `api/${kind}`, body: { annotator, identity, skip, ids: batch.map((e) => e.id) }, batch };
   }
 
   async send() {

@@ -7,9 +7,11 @@ import { decode, outlineNeighbours } from "./decode.js";
 /** @typedef {import("./types.js").Question} Question */
 /** @typedef {import("./types.js").Footprints} Footprints */
 
-const AHEAD = 48; // questions asked for and fetched ahead: some ten seconds of very fast sorting
-const REFILL = 32; // fewer than so many: ask for more
-const KEEP = 200; // decoded candidates kept in memory
+const AHEAD = 24; // candidates fetched ahead at once: some ten seconds of very fast sorting
+const RESERVE = 112; // and in all, one by one while nothing else is to do: a burst of a hundred keys finds its candidates
+const REFILL = 80; // fewer questions than so many: ask for more
+const FEW = 8; // where the server has no more than these, its answers to labels bring them
+const KEEP = 280; // decoded candidates kept in memory
 const AT_ONCE = 3; // requests for candidates at the same time; the browser has six for everything
 const SETTLED = 2; // the next questions that a new order does not push aside: they may be under the person's eyes in a moment
 
@@ -32,6 +34,10 @@ export class Queue extends EventTarget {
     this.wanted = [];
     this.running = 0;
     this.asking = false;
+    /** Of the wanted ones, so many are wanted soon. */
+    this.urgent = 0;
+    /** The server gave all it had. */
+    this.short = false;
     /** The server had nothing more to ask. */
     this.finished = false;
     this.rev = -1;
@@ -64,19 +70,21 @@ export class Queue extends EventTarget {
     // What was fetched before and is no longer among the best stays behind, so that a burst of keys never meets an empty queue.
     const known = new Set([...kept, ...fresh].map((q) => q.pos));
     const rest = this.questions.filter((q) => free(q) && !known.has(q.pos) && this.ready.has(q.pos));
-    this.questions = [...kept, ...fresh, ...rest].slice(0, 2 * AHEAD);
+    this.questions = [...kept, ...fresh, ...rest].slice(0, RESERVE + AHEAD);
     this.finished = answer.questions.length === 0;
-    this.prefetch(this.questions.slice(0, AHEAD).map((q) => q.pos));
+    this.prefetch(this.questions.slice(0, RESERVE).map((q) => q.pos));
     this.dispatchEvent(new CustomEvent("filled"));
   }
 
   /** Asks for more where there are few, and nothing else will bring them. */
   async refill(force = false) {
-    if (this.asking || (!force && this.questions.length >= REFILL)) return;
+    if (this.asking || (!force && this.questions.length >= (this.short ? FEW : REFILL))) return;
     this.asking = true;
     try {
-      const params = { n: AHEAD, annotator: this.host.annotator(), skip: this.host.skip().join(",") };
-      this.merge(await this.api.json("api/queue", params));
+      const params = { n: RESERVE, annotator: this.host.annotator(), skip: this.host.skip().join(",") };
+      const answer = await this.api.json("api/queue", params);
+      this.short = answer.questions.length < RESERVE;
+      this.merge(answer);
     } finally {
       this.asking = false;
     }
@@ -96,13 +104,16 @@ export class Queue extends EventTarget {
 
   /** @param {number[]} positions most wanted first */
   prefetch(positions) {
-    this.wanted = positions.filter((pos) => !this.ready.has(pos) && !this.coming.has(pos));
+    const missing = (/** @type {number} */ pos) => !this.ready.has(pos) && !this.coming.has(pos);
+    this.urgent = positions.slice(0, AHEAD).filter(missing).length;
+    this.wanted = positions.filter(missing);
     this.pump();
   }
 
   pump() {
-    while (this.running < AT_ONCE && this.wanted.length) {
+    while (this.running < (this.urgent > 0 ? AT_ONCE : 1) && this.wanted.length) {
       const pos = /** @type {number} */ (this.wanted.shift());
+      this.urgent -= 1;
       if (this.ready.has(pos) || this.coming.has(pos)) continue;
       this.running += 1;
       this.load(pos)

@@ -277,7 +277,7 @@ export class App extends Walk {
   /** @param {{answer: any, batch: Entry[]}} heard */
   heard({ answer, batch }) {
     const first = batch[0];
-    if (first.kind === "undo" || first.kind === "redo") this.settleUndo(first, answer);
+    if (first.kind === "undo" || first.kind === "redo") batch.forEach((entry, i) => this.settleUndo(entry, answer.steps[i]));
     if (answer.questions) {
       this.queue.merge(answer);
       if (!this.outbox.entries.length && Number.isFinite(answer.labels)) this.count(answer.labels);

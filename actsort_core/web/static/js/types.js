@@ -25,7 +25,7 @@
  * @typedef {object} SessionInfo
  * @property {string} version
  * @property {string} session
- * @property {string} [identity] of the session, wherever its folder is
+ * @property {string} identity of the candidates in their order: positions mean the same as long as it is the same
  * @property {string} annotator
  * @property {boolean} watch
  * @property {string | null} watch_token

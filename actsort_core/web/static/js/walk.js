@@ -39,7 +39,7 @@ export class Walk extends Reader {
     /** @type {Set<number>} */
     this.skipped = new Set();
     this.shownAt = performance.now();
-    this.outbox = new Outbox(api, info.identity ?? info.session, this.client);
+    this.outbox = new Outbox(api, info, this.client);
     this.outbox.skip = () => this.notAsked();
     this.queue = new Queue(api, {
       columns: (recording) => info.recordings[recording].fov[1],
