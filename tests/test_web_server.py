@@ -196,6 +196,8 @@ def test_notes_flags_history_and_other_people(page, tab):
     tab.get("pulse?client=one&annotator=ann")
     people = bob.get("pulse?client=two&annotator=bob")["people"]
     assert [(p["annotator"], p["client"]) for p in people] == [("ann", "one"), ("bob", "two")]
+    bob.post("leave", client="one")
+    assert [p["client"] for p in bob.get("pulse?client=two&annotator=bob")["people"]] == ["two"]
     assert bob.post("undo", id="b")["pos"] == 6
     assert tab.post("undo", id="t")["pos"] == 4
     assert tab.get("status")["annotators"] == {"bob": 1}

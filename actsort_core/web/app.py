@@ -299,6 +299,7 @@ _POST: dict[str, Callable[[Desk, _Said], Any]] = {
     "redo": lambda desk, said: desk.step("redo", said.annotator(desk), said.marks(), said.skip()),
     "note": lambda desk, said: desk.note(said.annotator(desk), said.get("id", ""), said.get("pos"), said.get("text")),
     "flag": lambda desk, said: desk.flag(said.annotator(desk), said.get("id", ""), said.get("pos"), said.get("on")),
+    "leave": lambda desk, said: desk.leave(said.get("client")),
     "threshold": lambda desk, said: desk.threshold(said.get("value")),
     "write": lambda desk, said: desk.write(dry_run=False, update_exports=bool(said.get("update_exports"))),
     "restore": lambda desk, said: desk.restore(bool(said.get("force"))),

@@ -260,6 +260,12 @@ class Desk:
             "notes": list(session.notes),
         }
 
+    def leave(self, client: Any) -> dict[str, Any]:
+        """``api/leave``: a tab says that it goes."""
+        with self._looking["people"]:
+            self._people.pop(str(client), None)
+        return {}
+
     def history(self, annotator: str, n: int) -> dict[str, Any]:
         """``api/history``."""
         mine = sorted(self.session.labels_by(annotator), key=lambda label: label.time, reverse=True)[: max(n, 0)]

@@ -18,6 +18,8 @@ import { mountWrite } from "./write.js";
 window.__actsort = { latencies: [], acks: [], refused: 0, app: null };
 
 const BEAT = 1000; // ms between two pulses
+const THERE = 2.5; // s since its last pulse that somebody on another machine counts as there
+const WAIT = 150; // ms that other tabs of this browser have to answer
 const RETRY = 1500; // ms until the server is asked again where it does not answer at the start
 
 /** @param {string} text */
@@ -53,24 +55,41 @@ async function greet(api) {
 }
 
 /**
- * Another tab or person of the same name: two hands in one name would undo each other's labels, so ask.
- * @param {import("./api.js").Api} api @param {SessionInfo} info @param {string} annotator @param {string} client
+ * Names under which other tabs of this browser have the session open. They answer at once, also when they are hidden and their clocks run slowly.
+ * @param {SessionInfo} info @param {string} client @param {() => {annotator: string, watch: boolean} | null} me
  */
-async function whoAmI(api, info, annotator, client) {
+function neighbours(info, client, me) {
+  const channel = new BroadcastChannel(`actsort:${info.session}`);
+  /** @type {string[]} */
+  const names = [];
+  channel.addEventListener("message", ({ data }) => {
+    const who = me();
+    if (data.kind === "who" && who && !who.watch) channel.postMessage({ kind: "me", to: data.from, annotator: who.annotator });
+    if (data.kind === "me" && data.to === client) names.push(data.annotator);
+  });
+  channel.postMessage({ kind: "who", from: client });
+  return new Promise((/** @type {(names: string[]) => void} */ done) => setTimeout(() => done(names), WAIT));
+}
+
+/**
+ * Another tab or person of the same name: two hands in one name would undo each other's labels, so ask.
+ * @param {import("./api.js").Api} api @param {SessionInfo} info @param {string} annotator @param {string} client @param {Promise<string[]>} tabs
+ */
+async function whoAmI(api, info, annotator, client, tabs) {
   const asked = new URLSearchParams(location.search).get("annotator") ?? tab(`annotator:${info.session}`);
   const watch = tab(`watch:${info.session}`) === "yes";
   if (info.watch || watch) return { annotator: asked ?? annotator, watch: true };
   const name = asked ?? annotator;
   const pulse = await api.json("api/pulse", { annotator: name, client }).catch(() => null);
-  const others = (pulse?.people ?? []).filter((/** @type {import("./types.js").Person} */ p) => p.client !== client && p.annotator === name && !p.watch && p.ago < 6);
-  if (!others.length) return { annotator: name, watch: false };
+  const others = (pulse?.people ?? []).filter((/** @type {import("./types.js").Person} */ p) => p.client !== client && p.annotator === name && !p.watch && p.ago < THERE);
+  if (!others.length && !(await tabs).includes(name)) return { annotator: name, watch: false };
   loading("");
   return joinDialog(name, (pulse?.people ?? []).map((/** @type {any} */ p) => p.annotator));
 }
 
 /** Where the person was: the same after a reload. @param {App} app */
 function keepPlace(app) {
-  const key = `place:${app.info.session}`;
+  const key = `place:${app.info.identity}`; // positions mean the same as long as that is the same
   const keep = () => {
     const place = { view: app.view, pos: app.current?.pos ?? null, question: app.question, list: app.list, skipped: [...app.skipped], colouring: app.colouring };
     if (app.current) tab(key, JSON.stringify(place));
@@ -121,7 +140,11 @@ async function start() {
   const api = makeApi(token);
   const info = await greet(api);
   const client = clientName();
-  const who = await whoAmI(api, info, info.annotator, client);
+  /** @type {{annotator: string, watch: boolean} | null} */
+  let me = null;
+  const tabs = neighbours(info, client, () => me);
+  const who = await whoAmI(api, info, info.annotator, client, tabs);
+  me = who;
   tab(`annotator:${info.session}`, who.annotator);
   tab(`watch:${info.session}`, who.watch ? "yes" : "no");
   const app = new App(api, info, { ...who, client });
@@ -160,6 +183,7 @@ async function start() {
   };
   beat();
   addEventListener("online", () => app.outbox.hurry());
+  addEventListener("pagehide", () => navigator.sendBeacon(api.address("api/leave", { token }), JSON.stringify({ client })));
   addEventListener("beforeunload", (event) => {
     // They are kept and will be sent; but only once somebody opens this page again.
     if (app.pending && (!app.online || !app.outbox.stored)) event.preventDefault();
