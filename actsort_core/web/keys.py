@@ -21,7 +21,7 @@ class Key:
     keys
         What does it in the usual layout: ``KeyboardEvent.key``, with ``ctrl+``, ``shift+`` or ``alt+`` before it (cmd counts as ctrl).
     left
-        What does it, besides, in the layout for the left hand alone.
+        What does it, besides, for the left hand alone (in all layouts but the one for the right hand).
     title, help
         On the button; in the tooltip and in the list.
     """
@@ -104,9 +104,8 @@ def markdown() -> str:
     lines = [
         "# Keys of the page",
         "",
-        "Each is a button, too, and can be bound to other keys on the page (`?`). This list is made from",
-        "`actsort_core/web/keys.py` by `python -m actsort_core.web.keys`; a test compares the two. With the layout *left hand* the keys of",
-        "the last column do it besides.",
+        "Each is a button, too, and can be bound to other keys on the page (`?`), where the keys for the left hand can be shown first, or left",
+        "out. This list is made from `actsort_core/web/keys.py` by `python -m actsort_core.web.keys`; a test compares the two.",
     ]
     for group in dict.fromkeys(key.group for key in KEYS):
         lines += ["", f"## {group}", "", "| key | what | left hand |", "|---|---|---|"]
