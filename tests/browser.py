@@ -34,44 +34,7 @@ SWITCHES = (
 )
 PATIENCE = 20.0  # seconds until what is waited for counts as never; machines may be busy
 
-# Controls that lie over one another or outside the window, text that is cut off, and a page that scrolls.
-_FAULTS = """() => {
-  const out = [];
-  const root = document.documentElement;
-  if (root.scrollWidth > innerWidth + 1 || root.scrollHeight > innerHeight + 1) out.push(`the page scrolls: ${root.scrollWidth} x ${root.scrollHeight}`);
-  const top = document.querySelector("dialog[open]") ?? document.querySelector("#quality-panel:not([hidden])") ?? document.body;
-  const name = (e) => `${e.tagName.toLowerCase()}#${e.id} "${(e.getAttribute("aria-label") ?? e.textContent).trim().slice(0, 40)}"`;
-  const controls = [];
-  for (const e of top.querySelectorAll("button, select, input, textarea, summary")) {
-    if (!e.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
-    let { left, top: up, right, bottom } = e.getBoundingClientRect();
-    if (right - left < 3 || bottom - up < 3) continue;
-    let scrolls = false;
-    for (let p = e.parentElement; p; p = p.parentElement) {
-      const how = getComputedStyle(p);
-      if (how.overflowX === "visible" && how.overflowY === "visible") continue;
-      if (p.scrollHeight > p.clientHeight + 1 || p.scrollWidth > p.clientWidth + 1) scrolls = true;
-      const r = p.getBoundingClientRect();
-      [left, up, right, bottom] = [Math.max(left, r.left), Math.max(up, r.top), Math.min(right, r.right), Math.min(bottom, r.bottom)];
-    }
-    if (!scrolls && (left < -1 || up < -1 || right > innerWidth + 1 || bottom > innerHeight + 1)) out.push(`${name(e)} is outside the window`);
-    if (right - left < 2 || bottom - up < 2) {
-      if (!scrolls) out.push(`${name(e)} cannot be seen`);
-      continue;
-    }
-    if (e.tagName === "BUTTON" && getComputedStyle(e).textOverflow !== "ellipsis" && (e.scrollWidth > e.clientWidth + 2 || e.scrollHeight > e.clientHeight + 2))
-      out.push(`${name(e)} is cut off: ${e.scrollWidth} x ${e.scrollHeight} in ${e.clientWidth} x ${e.clientHeight}`);
-    controls.push({ e, left, up, right, bottom });
-  }
-  for (const [i, a] of controls.entries()) {
-    for (const b of controls.slice(i + 1)) {
-      if (a.e.contains(b.e) || b.e.contains(a.e) || (a.e.type === "range" && b.e.type === "range" && a.e.parentElement === b.e.parentElement)) continue;
-      const [w, h] = [Math.min(a.right, b.right) - Math.max(a.left, b.left), Math.min(a.bottom, b.bottom) - Math.max(a.up, b.up)];
-      if (w > 2 && h > 2) out.push(`${name(a.e)} and ${name(b.e)} lie over one another`);
-    }
-  }
-  return out;
-}"""
+_FAULTS = (Path(__file__).parent / "page_faults.js").read_text(encoding="utf-8")
 
 
 def find_chromium() -> str | None:
@@ -139,7 +102,13 @@ class Tab:
         self.expected: tuple[str, ...] = ()  # what errors may hold: a server that was killed on purpose, say
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        page.on("response", self.answered)
         page.on("request", lambda request: self.requests.append(request.url))
+
+    def answered(self, response: Any) -> None:
+        if response.status >= 400:
+            with contextlib.suppress(Exception):  # the page may be gone before its text is here
+                self.errors.append(f"{response.status} {response.url.partition('?')[0]}")
 
     def open(self) -> Tab:
         self.page.goto(self.address)

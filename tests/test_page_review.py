@@ -34,7 +34,8 @@ def rows(tab, column: str = "") -> list[str]:
     """Positions of the rows of the table that are drawn, from above; or what stands in a column."""
     return tab.page.evaluate(
         """(column) => [...document.querySelectorAll("#review [role=row][data-pos]")].filter((r) => !r.hidden)
-        .sort((a, b) => a.ariaRowIndex - b.ariaRowIndex).map((r) => column ? r.querySelector(`[data-column="${column}"]`).textContent : Number(r.dataset.pos))""",
+        .sort((a, b) => a.ariaRowIndex - b.ariaRowIndex)
+        .map((r) => column ? r.querySelector(`[data-column="${column}"]`).textContent : Number(r.dataset.pos))""",
         column,
     )
 
@@ -49,7 +50,7 @@ def state(here) -> dict[str, np.ndarray]:
 
 def test_likely_mistakes_come_first(lab, visit):
     here = lab(labels=60)
-    wrong = [pos for pos in labels(here.session) if here.truth[pos]][0]
+    wrong = next(pos for pos in labels(here.session) if here.truth[pos])
     here.session.label(wrong, NOT_CELL)
     here.session.wait()
     p = state(here)["probability"]
@@ -223,7 +224,7 @@ def test_a_list_is_walked_through_and_left(lab, visit):
     tab.press("Home", "Shift+ArrowRight", "Shift+ArrowRight")
     tab.page.locator("#review-open").click()
     tab.until(lambda: tab.pos == 0 and tab.data("view") == "sort", "the first of the list")
-    tab.see(".decide .list", "1 of 3")
+    tab.see("#list", "1 of 3")
     tab.shoot("sort-list", sizes=SIZES[:1])
     tab.press("PageDown")
     tab.until(lambda: tab.pos == 1, "the next, without deciding")
@@ -232,7 +233,7 @@ def test_a_list_is_walked_through_and_left(lab, visit):
     tab.press("PageUp")
     tab.until(lambda: tab.pos == 1, "the one before")
     tab.press("Escape")
-    tab.gone(".decide .list")
+    tab.gone("#list")
     tab.until(lambda: tab.pos not in (0, 1, 2), "a question again")
     assert labels(here.session)[1] == CELL
 
@@ -364,4 +365,4 @@ def test_from_the_difference_to_the_candidates(result, opened, visit, truth):
     tab.see("#write-dialog", "would change")
     tab.page.get_by_role("button", name="Look at").first.click()
     tab.gone("#write-dialog")
-    tab.see(".decide .list", "newly")
+    tab.see("#list", "newly")

@@ -104,8 +104,8 @@ def markdown() -> str:
     lines = [
         "# Keys of the page",
         "",
-        "Each is a button, too, and can be bound to other keys on the page (`?`), where the keys for the left hand can be shown first, or left",
-        "out. This list is made from `actsort_core/web/keys.py` by `python -m actsort_core.web.keys`; a test compares the two.",
+        "Each is a button, too, and can be bound to other keys on the page (`?`), where the keys for the left hand can be shown first, or",
+        "left out. This list is made from `actsort_core/web/keys.py` by `python -m actsort_core.web.keys`; a test compares the two.",
     ]
     for group in dict.fromkeys(key.group for key in KEYS):
         lines += ["", f"## {group}", "", "| key | what | left hand |", "|---|---|---|"]

@@ -32,7 +32,8 @@ export function mapTools(app, map) {
     const [kind, ...rest] = value.split(":");
     app.setColouring({ kind: /** @type {"decision"} */ (kind), ...(rest.length ? { feature: rest.join(":") } : {}) });
   }, { id: "colouring" });
-  colours.title = "What the colours of the footprints show";
+  colours.title = "What the colours of the footprints show (v: the next)";
+  colours.dataset.action = "colouring";
 
   const outlines = toggle("Outlines", "Outlines of the footprints (o)", settings.outlines, (on) => app.set({ outlines: on }), { "data-action": "hide_outlines" });
   const hideCells = toggle("Cells", "Show or hide the cells", !settings.hideCells, (on) => app.set({ hideCells: !on }), { id: "show-cells" });
@@ -101,7 +102,7 @@ export function mapTools(app, map) {
   const icon = (/** @type {string} */ text, /** @type {string} */ title) => h("span", { class: "icon", "aria-hidden": "true", title }, text);
   const head = h("div", { class: "tools" }, h("h2", { class: "sr" }, "Field of view"), recordings, images, colours, h("span", { class: "grow" }), hideCells, hideNots, outlines,
     actionButton(app, "zoom_out", { icon: "−", keys: false }), actionButton(app, "zoom_in", { icon: "+", keys: false }), whole);
-  const foot = h("div", { class: "tools foot" }, legend, h("span", { class: "grow" }), follow, icon("◐", "Contrast"), dark, bright, icon("◍", "Opacity of the colours"), opacity);
+  const foot = h("div", { class: "tools foot" }, legend, h("span", { class: "grow" }), follow, actionButton(app, "contrast", { icon: "◐", keys: false }), dark, bright, icon("◍", "Opacity of the colours"), opacity);
   return { head, foot, selected };
 }
 

@@ -71,7 +71,8 @@ export class Queue extends EventTarget {
     const known = new Set([...kept, ...fresh].map((q) => q.pos));
     const rest = this.questions.filter((q) => free(q) && !known.has(q.pos) && this.ready.has(q.pos));
     this.questions = [...kept, ...fresh, ...rest].slice(0, RESERVE + AHEAD);
-    this.finished = answer.questions.length === 0;
+    // Where only candidates that were put off are left, the server gives these.
+    this.finished = !answer.questions.some(free);
     this.prefetch(this.questions.slice(0, RESERVE).map((q) => q.pos));
     this.dispatchEvent(new CustomEvent("filled"));
   }

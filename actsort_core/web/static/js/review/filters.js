@@ -29,8 +29,8 @@ export class Filters {
         class: "rv-jump",
         onsubmit: (/** @type {Event} */ event) => {
           event.preventDefault();
+          jump.select(); // takes the keyboard, which the jump then gives to the gallery
           desk.jump(jump.value);
-          jump.select();
         },
       },
       h("label", { for: "review-jump" }, "Jump to"),

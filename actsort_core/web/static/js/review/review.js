@@ -50,6 +50,7 @@ export class Desk {
     this.stale = false;
     this.blind = app.blind;
     readKept(this);
+    this.hideOpinions();
     section.classList.add("rv");
     this.filters = new Filters(this);
     this.toolbar = new Toolbar(this);
@@ -256,11 +257,16 @@ export class Desk {
   settings() {
     if (this.blind === this.app.blind) return;
     this.blind = this.app.blind;
-    if (this.blind && ["mistakes", "confidence", "probability", "person_model", "model_toolkit"].includes(this.model.sort)) this.model.sort = "recording";
+    this.hideOpinions();
     this.model.update();
     this.filters.show();
     this.build();
     this.details.show();
+  }
+
+  /** In blind mode no order tells what the model or the toolkit think. */
+  hideOpinions() {
+    if (this.blind && ["mistakes", "confidence", "probability", "person_model", "model_toolkit"].includes(this.model.sort)) this.model.sort = "recording";
   }
 
   async entered() {

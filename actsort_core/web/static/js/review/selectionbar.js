@@ -24,8 +24,9 @@ export class SelectionBar {
     this.flag = button("Flag", () => desk.action("flag"), { class: "rv-button", "data-action": "flag", title: "Flag the selection, or take the flags back (f)" });
     this.open = button("Open as a list", () => this.openList(), { class: "rv-button", id: "review-open", title: "Look at them one by one (enter)" });
     this.clear = button("Clear", () => desk.select([], "set"), { class: "rv-button", id: "review-clear", title: "Select nothing (esc)" });
+    this.toggle = button("Select", () => desk.action("select_toggle"), { class: "rv-button", "data-action": "select_toggle", title: "Select the candidate in focus, or take it out of the selection (space)" });
     this.undo = button("Undo", () => app.undo(), { class: "rv-button", "data-action": "undo", title: "Take the last labels back (z)" });
-    this.element = h("div", { class: "rv-bar", role: "region", "aria-label": "Selection" }, this.text, h("div", { class: "rv-row" }, ...this.buttons), h("div", { class: "rv-row rv-end" }, this.flag, this.open, this.clear, this.undo));
+    this.element = h("div", { class: "rv-bar", role: "region", "aria-label": "Selection" }, this.text, h("div", { class: "rv-row" }, ...this.buttons), h("div", { class: "rv-row rv-end" }, this.flag, this.toggle, this.open, this.clear, this.undo));
     this.show();
   }
 
@@ -53,6 +54,7 @@ export class SelectionBar {
     for (const one of [...this.buttons, this.flag]) one.disabled = none || app.watch;
     this.undo.disabled = app.watch;
     this.open.disabled = none;
+    this.toggle.disabled = focus < 0;
     this.clear.disabled = n === 0;
     this.element.classList.toggle("rv-active", n > 0);
   }
