@@ -1,4 +1,4 @@
-"""``pytest -p tests_hosts.no_skips``: a skipped test fails. `make test-hosts` installs every host, so nothing there has a reason to skip."""
+"""``pytest -p tests_hosts.no_skips``: a skipped test fails. `make test-hosts` installs every host: nothing has a reason to skip there."""
 
 from __future__ import annotations
 
