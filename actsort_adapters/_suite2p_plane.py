@@ -91,7 +91,7 @@ def read_plane(folder: Path) -> Recording:
     stat = read_dicts(folder / "stat.npy")
     footprints = _footprints(folder / "stat.npy", stat, fov, notes)
     traces, trace_kind, neucoeff = _traces(folder, meta, len(stat), notes)
-    fps = math.nan if meta.made_up("fs") else _number(meta.values.get("fs"))
+    fps = math.nan if meta.made_up("fs") else as_number(meta.values.get("fs"))
     if not 0 < fps < math.inf and not meta.made_up("fs"):
         notes.append(f"The frame rate (fs) in {meta.source} is not a positive number: unknown.")
     movie = folder / "data.bin"  # never the path stored in ops: it is absolute, and wrong once the folder moved
@@ -194,7 +194,7 @@ def _read_meta(folder: Path) -> _Meta:
     return _Meta(values, source, "1.x" if nested else "0.x", version[:40] if isinstance(version, str) else "")
 
 
-def _number(value: Any) -> float:
+def as_number(value: Any) -> float:
     """A scalar of any kind as float; NaN for everything else."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
@@ -207,7 +207,7 @@ def _number(value: Any) -> float:
 
 
 def _length(folder: Path, meta: _Meta, key: str) -> int:
-    value = _number(meta.values.get(key))
+    value = as_number(meta.values.get(key))
     if not (value >= 1 and value == int(min(value, 2**40))):
         raise FormatError(f"{folder}: {meta.source} does not give {key}, the size of the field of view.", "Run Suite2p again.")
     return int(value)
@@ -274,7 +274,7 @@ def _traces(folder: Path, meta: _Meta, n_cells: int, notes: list[str]) -> tuple[
         problem = f"{folder}: F.npy has shape {fluorescence.shape} ({n_cells} ROIs) but Fneu.npy has shape {neuropil.shape}."
         raise FormatError(problem, "They are not from the same run; restore both from one backup.")
     nested = meta.values.get("extraction")
-    neucoeff = _number(nested.get("neuropil_coefficient") if isinstance(nested, dict) else meta.values.get("neucoeff"))
+    neucoeff = as_number(nested.get("neuropil_coefficient") if isinstance(nested, dict) else meta.values.get("neucoeff"))
     if not 0 <= neucoeff <= 10:
         neucoeff = DEFAULT_NEUCOEFF
         notes.append(f"{meta.source} does not give a possible neuropil coefficient: Suite2p's default of {neucoeff} is used.")
@@ -303,7 +303,7 @@ def _metrics(stat: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.float64]
             known = field in columns
             if field in _NO_METRIC or not isinstance(field, str) or (not known and len(columns) >= _MAX_METRICS):
                 continue
-            scalar = _number(value)
+            scalar = as_number(value)
             if not math.isnan(scalar):
                 if not known:
                     columns[field] = np.full(len(stat), np.nan)
@@ -317,7 +317,7 @@ def _by_hand(stat: Sequence[Mapping[str, Any]], footprints: sp.csc_matrix) -> di
     Parts are found by their pixels, all of which are in the merged ROI: the rows in ``imerge`` are those of the time of merging.
     """
     out: dict[str, Any] = {}
-    if drawn := sum(_number(roi.get("manual")) > 0 for roi in stat):
+    if drawn := sum(as_number(roi.get("manual")) > 0 for roi in stat):
         out["drawn"] = drawn
     merged = [i for i, roi in enumerate(stat) if _length_of(roi.get("imerge"))][:_MAX_MERGED]
     if merged:
@@ -390,7 +390,7 @@ def _range(meta: _Meta, key: str, size: int) -> slice:
     value = meta.values.get(key)
     if isinstance(value, np.ndarray):
         value = value.ravel().tolist()
-    ends = [_number(end) for end in value[:3]] if isinstance(value, (list, tuple)) else []
+    ends = [as_number(end) for end in value[:3]] if isinstance(value, (list, tuple)) else []
     if len(ends) == 2 and 0 <= ends[0] < ends[1] <= size:
         return slice(int(ends[0]), int(ends[1]))
     return slice(0, size)

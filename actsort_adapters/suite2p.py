@@ -85,11 +85,14 @@ class Suite2pFormat:
                 f"{planes[0]} is Suite2p's tiled copy of the planes, which Suite2p itself overwrites.",
                 f"Open {planes[0].parent} instead: the planes are the truth.",
             )
-        skipped = [plane for plane in planes if len(planes) > 1 and not (plane / "stat.npy").is_file()]
+        # What Suite2p did not get to (no ROI was found and the run ended, it was killed, detection is off) costs no other plane.
+        missing = {plane: [name for name in ("stat.npy", "F.npy") if not (plane / name).is_file()] for plane in planes}
+        skipped = [plane for plane in planes if len(planes) > 1 and missing[plane]]
         read = tuple(read_plane(plane) for plane in planes if plane not in skipped)
         if not read:
-            raise MissingFileError(f"No plane folder in {planes[0].parent} has a stat.npy.", "Run Suite2p's ROI detection first.")
-        notes = [f"{plane.name} has no stat.npy and was skipped." for plane in skipped]
+            told = f"No plane folder in {planes[0].parent} has a stat.npy and an F.npy."
+            raise MissingFileError(told, "Run Suite2p's ROI detection and extraction first.")
+        notes = [f"{plane.name} has no {' and no '.join(missing[plane])} and was skipped." for plane in skipped]
         if all(plane.name.startswith("plane") for plane in planes):  # else a plane on its own, of which Suite2p knows nothing here
             notes += _suite2p_copies.combined_notes(planes[0].parent, planes)
         return (_with_notes(read[0], notes), *read[1:])

@@ -295,6 +295,46 @@ def test_evaluated_after_the_refit_the_new_evidence_counts(here):
     assert sorted(p.name for p in (here / "caiman_curation").glob("*.hdf5")) == ["fit1.hdf5", "fit2.hdf5"]
 
 
+def test_evaluated_after_the_first_call_its_verdicts_count(here):
+    """The note of the first call says to evaluate and call again: that must not be in vain."""
+    estimates, evaluated = live_caiman.recorded(), live_caiman.recorded()
+    for name in (*FOUR[:2], "SNR_comp", "r_values"):
+        setattr(estimates, name, None)
+    first = curate(estimates)
+    assert first.curation().undecided.all()
+    first.label(0, False).label(1, True)
+    assert estimates.idx_components is None
+    for name in (*FOUR[:2], "SNR_comp", "r_values"):
+        setattr(estimates, name, getattr(evaluated, name))
+    own = np.isin(np.arange(36), evaluated.idx_components)
+    curator = curate(estimates)
+    assert not any("has not evaluated" in note for note in curator.notes)
+    assert curator.labels() == {0: "not_cell", 1: "cell"}
+    accepted = curator.curation().accepted
+    assert np.array_equal(accepted[2:], own[2:])
+    assert accepted[:2].tolist() == [False, True]
+    check(estimates, curator)
+    # What is set now is ours: the third call goes on with the second's, and so does one after the thresholds moved.
+    folder = curator.session.folder
+    assert curate(estimates).session.folder == folder
+    estimates.filter_components(None, None, new_dict={"min_SNR": 9})
+    again = curate(estimates)
+    assert again.session.folder == folder
+    assert np.array_equal(again.curation().accepted, accepted)
+
+
+def test_a_decision_of_ours_is_never_taken_for_one_of_caiman(here):
+    estimates, truth = live_caiman.recorded(), live_caiman.truth()
+    for name in (*FOUR[:2], "SNR_comp", "r_values"):
+        setattr(estimates, name, None)
+    curator = curate(estimates, lambda i: bool(truth[i]), labels=16)
+    check(estimates, curator)
+    folder = curator.session.folder
+    again = curate(estimates)
+    assert again.session.folder == folder
+    assert not again.session.priors[again.key].verdict.any()
+
+
 def test_back_and_forth_between_two_fits(here):
     """Cells of a notebook run in any order: what was said last counts everywhere, undo included, and no file is made twice."""
     estimates, truth = live_caiman.recorded(), live_caiman.truth()

@@ -208,6 +208,20 @@ def test_refused(sorted_, copied, registered, tmp_path, toy, opened):
     assert not out.exists()
 
 
+def test_people_who_labelled_everything(copied, registered, tmp_path):
+    """What is wrong with one kind is that it is one, not that there is no model."""
+    said = {"one": [True, *[False] * 29], "one kind": [True] * 30}
+    for name, values in said.items():
+        with actsort.open(copied("s2p_110/mini", name), plugins=registered, annotator="ann") as session:
+            for index, value in enumerate(values):
+                session.label(index, value)
+    done = export_classifier(tmp_path / "one" / "suite2p", out=tmp_path / "c.npy", plugins=registered)
+    assert (done.rows, done.cells, done.labelled) == (30, 1, 30)
+    with pytest.raises(UsageError, match="30 ROIs that are all cells"):
+        export_classifier(tmp_path / "one kind" / "suite2p", out=tmp_path / "other.npy", plugins=registered)
+    assert not (tmp_path / "other.npy").exists()
+
+
 def test_the_command(sorted_, tmp_path):
     folder, out = sorted_("s2p_110/mini"), tmp_path / "c.npy"
     run = CliRunner().invoke(main, ["suite2p-classifier", str(folder), "--out", str(out)])
@@ -247,6 +261,7 @@ class FakeSuite2p:
         self.broken: set[str] = set()
         self.saved: np.ndarray | None = None
         self.movie: Path | None = None
+        self.fs: Any = 5.0
         package, classification, extraction, run = (
             types.ModuleType(f"suite2p{name}") for name in ("", ".classification", ".extraction", ".run_s2p")
         )
@@ -285,9 +300,9 @@ class FakeSuite2p:
         if self.movie is not None:
             f_reg = types.SimpleNamespace(shape=(2, *self.fov()), filename=str(self.movie))  # suite2p.io.BinaryFile
         if self.old:
-            run.pipeline(f_reg, True, ops={"fs": 5.0, "neucoeff": 0.7, "save_path": str(self.plane)})
+            run.pipeline(f_reg, True, ops={"fs": self.fs, "neucoeff": 0.7, "save_path": str(self.plane)})
         else:
-            run.pipeline(str(self.plane), f_reg, True, {"fs": 5.0, "extraction": {"neuropil_coefficient": 0.7}})
+            run.pipeline(str(self.plane), f_reg, True, {"fs": self.fs, "extraction": {"neuropil_coefficient": 0.7}})
         assert self.saved is not None
         return self.saved
 
@@ -342,6 +357,18 @@ def add_movie(plane: Path) -> None:
     (recording,) = actsort.read(plane)
     frames = (recording.footprints @ np.asarray(recording.traces[:], np.float32)).T
     (np.clip(frames / np.abs(frames).max() * 8000, -8000, 8000) + 500).astype("<i2").tofile(plane / "data.bin")
+
+
+@pytest.mark.parametrize(
+    ("fs", "fps"), [(np.float32(5), 5), (np.int64(5), 5), (np.array(5.0), 5), (5, 5), (0, None), (np.nan, None), ("5", None), (None, None)]
+)
+def test_the_frame_rate_is_what_will_be_read_from_the_files(suite2p, model, registered, monkeypatch, fs, fps):
+    suite2p.fs, seen, judge = fs, [], _suite2p_step._judge
+    monkeypatch.setattr(_suite2p_step, "_judge", lambda recording, *args: (seen.append(recording.fps), judge(recording, *args))[1])
+    with classify_with(model, plugins=registered) as steps:
+        suite2p.run_s2p()
+    assert [step.error for step in steps.planes] == [""]
+    assert seen == [fps]
 
 
 def test_the_movie_is_used_where_the_model_goes_by_it(suite2p, sorted_, registered, tmp_path, copied):

@@ -164,13 +164,18 @@ def test_natural_order_and_unfinished_planes(tmp_path):
         write_plane(tmp_path / f"plane{number}")
     write_plane(tmp_path / "plane1").joinpath("stat.npy").unlink()
     (tmp_path / "plane3").mkdir()
+    write_plane(tmp_path / "plane4").joinpath("F.npy").unlink()  # 1.x saves stat.npy first: killed in between
     recordings = read_with(FORMAT, tmp_path)
     assert [r.name for r in recordings] == ["plane0", "plane2", "plane10"]
-    assert recordings[0].notes == ("plane1 has no stat.npy and was skipped.", "plane3 has no stat.npy and was skipped.")
+    assert recordings[0].notes == (
+        "plane1 has no stat.npy and was skipped.",
+        "plane3 has no stat.npy and no F.npy and was skipped.",
+        "plane4 has no F.npy and was skipped.",
+    )
     assert recordings[1].notes == ()
     for number in (0, 2, 10):
         (tmp_path / f"plane{number}" / "stat.npy").unlink()
-    with pytest.raises(MissingFileError, match=r"has a stat\.npy"):
+    with pytest.raises(MissingFileError, match=r"has a stat\.npy and an F\.npy"):
         read_with(FORMAT, tmp_path)
 
 

@@ -22,7 +22,7 @@ os.environ.update(
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
-DEBIAN = "libegl1 libgl1 libxkbcommon0 libdbus-1-3 libfontconfig1 libxcb-cursor0"
+DEBIAN = Path(__file__).with_name("debian.txt")  # a bare Debian 12 with these, and no others, opens Suite2p's window offscreen
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -33,7 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         from qtpy import QtWidgets  # noqa: F401
     except ImportError as error:
-        pytest.exit(f"Qt cannot be loaded ({error}). On Debian: apt-get install {DEBIAN}", 2)
+        pytest.exit(f"Qt cannot be loaded ({error}). On Debian: apt-get install {' '.join(DEBIAN.read_text().split())}", 2)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

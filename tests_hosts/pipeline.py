@@ -14,6 +14,8 @@ import numpy as np
 import suite2p
 from numpy.typing import NDArray
 
+_HANGS = 900  # seconds; it takes ten, and minutes where ten others want the same two processors
+
 OLD = not hasattr(suite2p, "default_settings")  # 0.14 has ops, 1.x has settings and db
 
 
@@ -67,7 +69,7 @@ def stat(plane: Path) -> Any:
     return np.load(plane / "stat.npy", allow_pickle=True)
 
 
-def gui(plane: Path, *steps: Sequence[Any], timeout: float = 240) -> list[dict[str, Any]]:
+def gui(plane: Path, *steps: Sequence[Any], timeout: float = _HANGS) -> list[dict[str, Any]]:
     """Open a plane in Suite2p's real GUI, offscreen, in a process of its own, and do these steps (see gui.py).
 
     Returns
@@ -88,6 +90,6 @@ def gui(plane: Path, *steps: Sequence[Any], timeout: float = 240) -> list[dict[s
 def actsort(*words: Any, ok: bool = True) -> str:
     """The command line, in a process of its own; with ``--json`` parse what this returns."""
     command = [sys.executable, "-m", "actsort_core", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_HANGS, check=False)
     assert (done.returncode == 0) == ok, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout if ok else done.stderr

@@ -206,7 +206,7 @@ def live_recording(
         images=pictures,
         denoised=denoised,
         movie_path=movie_path,
-        info={"evaluated": evaluated},
+        info={"evaluated": evaluated, "own_verdicts": bool(verdict.any()) and not _decided_here(estimates)},
         notes=tuple(notes),
     )
 
@@ -250,6 +250,12 @@ def _verdicts(estimates: Any, n_cells: int, fields: Sequence[str], notes: list[s
             if (values := _array(estimates, name)) is not None:
                 group[name] = values
         return verdicts(group, n_cells, discarded, notes)
+
+
+def _decided_here(estimates: Any) -> bool:
+    """Whether idx_components are decisions of ours: we set accepted_list to the same, and CaImAn's steps overwrite the former only."""
+    decided, listed = _array(estimates, FIELDS[0]), _array(estimates, FIELDS[2])
+    return decided is not None and listed is not None and np.array_equal(decided, listed)
 
 
 def _cannot_select(estimates: Any, n_cells: int) -> str:

@@ -57,7 +57,9 @@ def opened(
         earlier = {path: stack.enter_context(known) for path in files if (known := _look(path, loaded)) is not None}
         known_as = {path: next(iter(earlier[path].recordings.values())) if path in earlier else pool.read(path) for path in files}
         first_seen = {path: next(iter(earlier[path].priors.values())) if path in earlier else known_as[path].prior for path in files}
-        path = next((path for path in files if _holds(known_as[path], live)), folder / f"fit{int(files[0].stem[3:]) + 1}.hdf5")
+        # A session keeps the verdicts it began with. One from before CaImAn evaluated has none: the evaluated components begin another.
+        usable = [path for path in files if not _evaluated_since(first_seen[path], live)]
+        path = next((path for path in usable if _holds(known_as[path], live)), folder / f"fit{int(files[0].stem[3:]) + 1}.hdf5")
         if path in known_as:
             _refresh(path, known_as[path], first_seen[path], live)
         else:
@@ -108,6 +110,11 @@ def _holds(known: Recording, live: Recording) -> bool:
     return known.fov == live.fov and bool((place >= 0).all())
 
 
+def _evaluated_since(prior: Prior, live: Recording) -> bool:
+    """Whether CaImAn has verdicts of its own now, and had none when `prior` was seen."""
+    return bool(live.info.get("own_verdicts")) and not prior.verdict.any()
+
+
 def _refresh(path: Path, old: Recording, prior: Prior, live: Recording) -> None:
     """Put the evidence the live components have now (evaluated since?) into the pool that holds them, if it is not there already."""
     place, clear = pool.locate(live.candidate_fingerprints, old.candidate_fingerprints)
@@ -146,8 +153,10 @@ def _grown(
         )
     same = np.flatnonzero(matched.same())
     verdict, said = live.prior.verdict.copy(), np.zeros(live.n_cells, np.int8) if live.prior.person is None else live.prior.person.copy()
-    # What CaImAn holds for components that were curated before may be our own decisions: those are no evidence.
-    verdict[matched.place[same]], said[matched.place[same]] = prior.verdict[same], 0
+    if not _evaluated_since(prior, live):
+        # What CaImAn holds for components that were curated before may be our own decisions: those are no evidence.
+        verdict[matched.place[same]] = prior.verdict[same]
+    said[matched.place[same]] = 0
     metrics = dict(live.metrics)
     if not live.info.get("evaluated") and (new := np.setdiff1d(np.arange(live.n_cells), matched.place[same])).size and metrics:
         for key, values in metrics.items():

@@ -259,7 +259,8 @@ def _pools(given: Session | Path | str, registered: Plugins, progress: Progress 
                 "Pass sessions on Suite2p results. Nothing was written.",
             )
         curations = session.curations()
-        if not session.predictions().known:
+        by_people = all((curation.origin == "label").all() for curation in curations.values())  # needs no model, whatever they said
+        if not session.predictions().known and not by_people:
             raise UsageError(
                 f"The session {session.folder} has no model yet, and so nothing to teach Suite2p.",
                 "Label at least three cells and three others first (actsort sort), or start it with --warm-start. Nothing was written.",

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actsort_adapters._suite2p_plane import DEFAULT_NEUCOEFF, Corrected, live_plane
+from actsort_adapters._suite2p_plane import DEFAULT_NEUCOEFF, Corrected, as_number, live_plane
 from actsort_core import batch, decide, import_sources, store
 from actsort_core import plugins as plugin_module
 from actsort_core.errors import ActsortError, MissingDependencyError, PluginError, UsageError
@@ -181,9 +181,9 @@ def _replaced(plane: _Plane, judge: Callable[[Any], tuple[Step, NDArray[np.float
     def pipeline_known(*args: Any, **kwargs: Any) -> Any:
         given = _arguments(pipeline, args, kwargs)
         settings = given.get("settings") or given.get("ops") or {}
-        folder, fs = given.get("save_path") or settings.get("save_path"), settings.get("fs")
+        folder, fs = given.get("save_path") or settings.get("save_path"), as_number(settings.get("fs"))
         plane.folder = Path(folder) if isinstance(folder, (str, Path)) and str(folder) else None
-        plane.fps = float(fs) if isinstance(fs, (int, float)) and 0 < fs < math.inf else None
+        plane.fps = fs if 0 < fs < math.inf else None
         try:
             return pipeline(*args, **kwargs)
         finally:
