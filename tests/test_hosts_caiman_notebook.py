@@ -149,18 +149,40 @@ def test_the_whole_notebook_with_caiman(here, simulated):
     names["curation"].close()
 
 
-@needs_caiman
-def test_the_life_of_a_real_cnm(here, simulated):
+def fitted(here, path):
+    """A real ``cnm`` after its first fit, not evaluated; its images; their memory map."""
     import caiman as cm
     from caiman.source_extraction.cnmf import cnmf, params
 
-    path, neurons = simulated
     memmap = cm.save_memmap([str(path)], base_name=str(here / "memmap_"), order="C")
     stored, dims, n_frames = cm.load_memmap(memmap)
     images = np.reshape(stored.T, (n_frames, *dims), order="F")
     given = {**SETTINGS, "fnames": memmap, "dims": dims, "p": 1, "nb": 2, "min_SNR": 2.0, "use_cnn": False, "only_init": False}
     cnm = cnmf.CNMF(1, params=params.CNMFParams(params_dict=given), dview=None)
     cnm.fit(images)
+    return cnm, images, memmap
+
+
+@needs_caiman
+def test_a_real_cnm_that_is_evaluated_only_after_the_first_call(here, simulated):
+    cnm, images, _ = fitted(here, simulated[0])
+    first = curate(cnm, images=images)
+    assert first.curation().undecided.all()
+    first.label(0, False)
+    cnm.estimates.evaluate_components(images, cnm.params)
+    own = np.isin(np.arange(cnm.estimates.A.shape[1]), cnm.estimates.idx_components)
+    again = curate(cnm, images=images)
+    assert again.labels() == {0: "not_cell"}
+    assert np.array_equal(again.curation().accepted[1:], own[1:])
+    assert cnm.estimates.rejected_list.tolist() == [0, *(1 + np.flatnonzero(~own[1:]))]
+
+
+@needs_caiman
+def test_the_life_of_a_real_cnm(here, simulated):
+    from caiman.source_extraction.cnmf import cnmf
+
+    path, neurons = simulated
+    cnm, images, memmap = fitted(here, path)
     estimates = cnm.estimates
     estimates.evaluate_components(images, cnm.params)
     truth = truth_of(estimates, neurons)
