@@ -1,6 +1,6 @@
 """Clips: what a person wants to see of each candidate in the movie, small enough to take along.
 
-For every candidate the frames of its best events (`events`) in the window around it, their mean weighted by the trace, and
+For every candidate the frames of its best events (`events`) in the near window around it (`windows`), their mean weighted by the trace, and
 the highest value of each pixel in them: 8 bits a pixel with the scale beside them, in ``clips.h5`` in the session's folder. Sorting
 then needs no movie. The clips of a recording are found by its fingerprint, those of a candidate by the candidate's.
 docs/features.md describes the file.
@@ -113,10 +113,10 @@ class _Made:
 
 
 def _make(chunk: EventChunk, i: int, limit: int) -> _Made:
-    low = chunk.low[i].copy()
-    frames = chunk.frames(i)
+    low, near = chunk.near_low[i].copy(), chunk.near(i)
+    frames = chunk.frames(i)[(slice(None), slice(None), *near)]
     if frames.ndim == 5:  # the plane in which the footprint weighs most
-        plane = int(chunk.footprint(i).sum(axis=(0, 1)).argmax())
+        plane = int(chunk.footprint(i)[near].sum(axis=(0, 1)).argmax())
         frames = frames[..., plane]
         low[2] += plane
     side = _bin(frames.shape[2], frames.shape[3])
