@@ -174,7 +174,7 @@ class Learning:
     def clip(self, candidate: CandidateId | tuple[str, int] | int) -> Clip | None:
         """What the movie shows of a candidate (see `clips.Clip`), also where the movie is not any more.
 
-        Clips are made with the features; None where there are none: no movie, no event, no footprint.
+        Clips are made with the features; None where there are none: no movie, no event, no footprint. Several threads may ask.
 
         Raises
         ------
@@ -185,9 +185,13 @@ class Learning:
         """
         found = self.id(candidate)
         self._matrix()
-        if self._clips is None and (self.folder / CLIPS).is_file():
-            self._clips = Clips(self.folder / CLIPS)
-        return None if self._clips is None else self._clips.read(self.recordings[found.recording], found.index)
+        clips = self._clips
+        if clips is None:
+            with self._change:
+                if self._clips is None and not self._closed and (self.folder / CLIPS).is_file():
+                    self._clips = Clips(self.folder / CLIPS)
+                clips = self._clips
+        return None if clips is None else clips.read(self.recordings[found.recording], found.index)
 
     def _targets(self) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
         counts = {CELL: 1, NOT_CELL: 0}

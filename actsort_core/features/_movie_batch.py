@@ -16,7 +16,7 @@ from actsort_core.events import LENGTH, N_EVENTS, EventChunk
 from actsort_core.features._shared import Flags, Floats, Positions
 
 N_FRAMES = N_EVENTS * LENGTH
-BATCH_VALUES = 400_000  # pixels x frames of a batch: its arrays stay in the processor's cache
+BATCH_VALUES = 1_200_000  # pixels x frames of a batch: few enough for the processor's cache, enough that Python costs little
 STEP = 64  # windows and bodies are padded to multiples of this many pixels
 NARROW, WIDE = (2.4, 6), (4.8, 12)  # Gaussians: deviation, reach [pixels]; EXTRACT's for an average radius of 6 pixels
 CORE = 0.01  # weight, and share of a blurred footprint's maximum
