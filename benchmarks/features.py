@@ -34,7 +34,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from _movie_jobs import FOV, PUBLISHED_CELLS, make, measured
+from _movie_jobs import FOV, PUBLISHED_CELLS, measured
 
 HERE = Path(__file__).parent
 PARTS = ("movie", "clips", "scaling", "hosts", "traces")
@@ -104,7 +104,8 @@ def clips(folder: Path, a: argparse.Namespace, verdicts: Verdicts) -> None:
     print(f"clips.h5: {size:.1f} MB for 1,000 candidates")
     found = measured(folder, "clip reads", a.cells, a.frames)
     print(f"{'one clip, milliseconds':<36}{'median':>9}{'95 %':>9}{'99 %':>9}{'longest':>9}")
-    for name, what in (("cold", "from the disk"), ("warm", "read before"), ("threads", "by four threads at once")):
+    shown = {"cold": "from the disk", "warm": "read before", "processor": "read before, processor", "threads": "by four threads at once"}
+    for name, what in shown.items():
         print(f"  {what:<34}" + "".join(f"{ms:9.2f}" for ms in found[name]))
     verdicts.add("clips of 1,000 candidates", size, 30, "MB")
     for name, what in (("cold", "from the disk"), ("warm", "read before")):
@@ -180,7 +181,7 @@ def main() -> None:
         folder = a.folder or Path(temporary)
         if set(a.parts) - {"traces"}:
             heading(f"{a.cells:,} candidates, {a.frames:,} frames of {FOV[0]} x {FOV[1]}: simulating the movie", began)
-            make(folder, a.cells, a.frames)
+            measured(folder, "make", a.cells, a.frames)
         if "movie" in a.parts:
             heading(f"movie: {a.cells:,} candidates, {a.frames:,} frames, two threads, fastest of {a.runs} runs", began)
             movie(folder, a, verdicts)
