@@ -66,7 +66,6 @@ lint: $(VENV)/dev.stamp ## style, types, import directions
 
 benchmarks: $(VENV)/test.stamp ## what is measured; more of it where ACTSORT_BENCHMARK_DATA names a folder of annotated .mat files (half an hour)
 	$(BIN)/python benchmarks/features.py
-	$(BIN)/python benchmarks/movie.py
 	$(BIN)/python benchmarks/movie_labels.py
 	$(BIN)/python benchmarks/loop.py
 	$(BIN)/python benchmarks/sorting.py

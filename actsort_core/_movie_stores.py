@@ -140,7 +140,9 @@ def hdf5(path: Path, inner: str, given: Given, wanted: Callable[[str], bool] = l
             raise FormatError(f"{path} has no {inner}.", "Name a dataset that is in it, or none.")
         found = [array for array in _datasets(path, top) if wanted(array.name)]
         if not any(math.prod(array.shape) for array in found) and (files := _nwb_files(file)):
-            raise FormatError(f"{path} keeps no frames itself: it says that they are in {', '.join(files)}.", "Give that file: --movie FILE")
+            raise FormatError(
+                f"{path} keeps no frames itself: it says that they are in {', '.join(files)}.", "Give that file: --movie FILE"
+            )
         movie = _choose(path, [(array.name, array) for array in found], given, dict.fromkeys(_nwb_series(file), 0))
         assert isinstance(movie.array, Hdf5Array)
         return replace(movie, notes=(*_unwritten(file, movie.array), *_odd_chunks(movie)))

@@ -108,8 +108,8 @@ def clips(folder: Path, a: argparse.Namespace, verdicts: Verdicts) -> None:
     for name, what in shown.items():
         print(f"  {what:<34}" + "".join(f"{ms:9.2f}" for ms in found[name]))
     verdicts.add("clips of 1,000 candidates", size, 30, "MB")
-    for name, what in (("cold", "from the disk"), ("warm", "read before")):
-        verdicts.add(f"reading one clip, 99 % of them, {what}", found[name][2], 5, "ms")
+    for name in ("processor", "cold", "warm"):
+        verdicts.add(f"reading one clip, 99 % of them, {shown[name]}", found[name][2], 5, "ms")
 
 
 def scaling(folder: Path, a: argparse.Namespace, verdicts: Verdicts) -> None:
@@ -197,7 +197,7 @@ def main() -> None:
     if "traces" in a.parts:
         heading("traces: features that need no movie", began)
         traces(a)
-    heading("asked for, and found", began)
+    heading("asked for, and found" + (" (these sizes are too small to judge)" if a.quick else ""), began)
     print("\n".join(verdicts.lines) or "(nothing in these parts)")
 
 
