@@ -22,6 +22,8 @@ from actsort_core.model import CELL, NOT_CELL, CandidateId, Label, Predictions, 
 from actsort_core.store import CLIPS, Options
 
 if TYPE_CHECKING:
+    import threading
+
     from actsort_core.features import FeatureGroup
     from actsort_core.journal import Journal
     from actsort_core.refit import Refitter
@@ -88,6 +90,7 @@ class Learning:
 
     if TYPE_CHECKING:
         folder: Path
+        _change: threading.RLock
         recordings: dict[str, Recording]
         priors: dict[str, Prior]
         options: Options

@@ -59,6 +59,7 @@ class Verdicts:
         self.lines: list[str] = []
 
     def add(self, what: str, found: float, bar: float, unit: str, least: bool = False) -> None:
+        """One figure and the most (or least) it may be."""
         good = found >= bar if least else found <= bar
         self.lines.append(f"{what:<64} {found:7.2f} {unit:<10} (at {'least' if least else 'most'} {bar:g})   {'yes' if good else 'NO'}")
 
