@@ -81,7 +81,6 @@ lint-page: node_modules/.stamp ## types and style of the page's JavaScript (need
 
 benchmarks: $(VENV)/test.stamp ## what is measured; more of it where ACTSORT_BENCHMARK_DATA names a folder of annotated .mat files (half an hour)
 	$(BIN)/python benchmarks/features.py
-	$(BIN)/python benchmarks/movie.py
 	$(BIN)/python benchmarks/movie_labels.py
 	$(BIN)/python benchmarks/loop.py
 	$(BIN)/python benchmarks/page.py

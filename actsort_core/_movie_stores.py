@@ -139,6 +139,10 @@ def hdf5(path: Path, inner: str, given: Given, wanted: Callable[[str], bool] = l
         if top is None:
             raise FormatError(f"{path} has no {inner}.", "Name a dataset that is in it, or none.")
         found = [array for array in _datasets(path, top) if wanted(array.name)]
+        if not any(math.prod(array.shape) for array in found) and (files := _nwb_files(file)):
+            raise FormatError(
+                f"{path} keeps no frames itself: it says that they are in {', '.join(files)}.", "Give that file: --movie FILE"
+            )
         movie = _choose(path, [(array.name, array) for array in found], given, dict.fromkeys(_nwb_series(file), 0))
         assert isinstance(movie.array, Hdf5Array)
         return replace(movie, notes=(*_unwritten(file, movie.array), *_odd_chunks(movie)))
@@ -203,6 +207,26 @@ def _nwb_series(file: Any) -> set[str]:
         if isinstance(top, h5py.Group):
             top.visititems(lambda name, item, group=group: look(f"{group}/{name}", item))
     return found
+
+
+def _nwb_files(file: Any) -> list[str]:
+    """The files in which image series of an NWB file say that their frames are (NWB schema, ``ImageSeries.external_file``)."""
+    if "nwb_version" not in file.attrs:
+        return []
+    import h5py
+
+    found: list[str] = []
+
+    def look(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and name.endswith("/external_file") and item.ndim == 1 and len(found) < 6:
+            with contextlib.suppress(OSError, TypeError, ValueError):
+                found.extend(str(value) for value in item.asstr(errors="replace")[:6] if value)
+
+    for group in ("acquisition", "processing"):
+        top = locate(file, group)
+        if isinstance(top, h5py.Group):
+            top.visititems(look)
+    return list(dict.fromkeys(found))
 
 
 def _odd_chunks(movie: ArrayMovie) -> list[str]:

@@ -1,6 +1,6 @@
 """Clips: what a person wants to see of each candidate in the movie, small enough to take along.
 
-For every candidate the frames of its best events (`events`) in the window around it, their mean weighted by the trace, and
+For every candidate the frames of its best events (`events`) in the near window around it (`windows`), their mean weighted by the trace, and
 the highest value of each pixel in them: 8 bits a pixel with the scale beside them, in ``clips.h5`` in the session's folder. Sorting
 then needs no movie. The clips of a recording are found by its fingerprint, those of a candidate by the candidate's.
 docs/features.md describes the file.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import math
+import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,57 +21,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from actsort_core._clip_rows import MOST_PIXELS, ZERO, Clip, Kept
 from actsort_core.atomic import clear_leftovers, commit, staged
 from actsort_core.errors import FormatError, MissingFileError, WriteError
 from actsort_core.events import LENGTH, N_EVENTS, EventChunk
 from actsort_core.model import Recording
 
+__all__ = ["BYTES", "MOST_PIXELS", "VERSION", "ZERO", "Clip", "ClipReader", "Clips", "has_clips"]
 VERSION = 1
 BYTES = 28_000  # of a candidate's frames and images, at most: with what else is kept under 30 MB for 1,000 candidates
-MOST_PIXELS = 1_600  # of a frame: larger windows are averaged over squares of pixels, so that each keeps some two bits
-ZERO = 128  # level of no difference to the mean image; level 0 is "no value"
 STEPS = tuple(2 ** (k / 4) for k in range(29))  # how much coarser the levels may become
-
-
-@dataclass(frozen=True, eq=False)
-class Clip:
-    """What was kept of one candidate.
-
-    Attributes
-    ----------
-    levels
-        ``(n_events, 11, rows, columns)`` uint8: the frames of its events, the highest event first. A pixel's value is that of `mean` plus
-        `step` times (level - 128); level 0: no value.
-    step
-        Movie units of one level.
-    mean
-        ``(rows, columns)`` float32, movie units: mean of the frames, weighted by the trace above its baseline.
-    max
-        ``(rows, columns)`` float32, movie units: highest value in those frames.
-    events
-        ``(n_events,)`` int64: frame of each event's maximum, the highest first.
-    trace
-        ``(n_events, 11)`` float32: the trace in these frames; NaN where it is not a number.
-    low
-        First pixel of the window in the field of view; in three dimensions the third is the plane that is shown.
-    bin
-        Pixels of the movie along each side of one of these.
-    """
-
-    levels: NDArray[np.uint8]
-    step: float
-    mean: NDArray[np.float32]
-    max: NDArray[np.float32]
-    events: NDArray[np.int64]
-    trace: NDArray[np.float32]
-    low: tuple[int, ...]
-    bin: int
-
-    @property
-    def frames(self) -> NDArray[np.float32]:
-        """``(n_events, 11, rows, columns)`` float32, movie units; NaN where there is no value."""
-        difference = self.levels.astype(np.float32) - ZERO
-        return np.where(self.levels > 0, self.mean + np.float32(self.step) * difference, np.float32(np.nan))
 
 
 @dataclass(frozen=True)
@@ -113,10 +73,10 @@ class _Made:
 
 
 def _make(chunk: EventChunk, i: int, limit: int) -> _Made:
-    low = chunk.low[i].copy()
-    frames = chunk.frames(i)
+    low, near = chunk.near_low[i].copy(), chunk.near(i)
+    frames = chunk.frames(i)[(slice(None), slice(None), *near)]
     if frames.ndim == 5:  # the plane in which the footprint weighs most
-        plane = int(chunk.footprint(i).sum(axis=(0, 1)).argmax())
+        plane = int(chunk.footprint(i)[near].sum(axis=(0, 1)).argmax())
         frames = frames[..., plane]
         low[2] += plane
     side = _bin(frames.shape[2], frames.shape[3])
@@ -306,7 +266,7 @@ class _File:
 
 
 class Clips:
-    """The clips in a file; use it with ``with``.
+    """The clips in a file; use it with ``with``. Several threads may read from one at the same time.
 
     Parameters
     ----------
@@ -337,7 +297,8 @@ class Clips:
             raise FormatError(
                 f"{path} holds no clips that this version of ActSort can read.", "Delete it; clips are made anew where the movie is."
             )
-        self._rows: dict[str, dict[str, int]] = {}
+        self._lock = threading.RLock()  # around the file; unpacking goes on beside it
+        self._kept: dict[str, Kept | None] = {}
 
     def __enter__(self) -> Clips:
         return self
@@ -346,17 +307,18 @@ class Clips:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
-        self._handle.close()
+        """Close the file; reading from it is an error from then on."""
+        with self._lock:
+            self._handle.close()
 
     def recordings(self) -> tuple[str, ...]:
         """Fingerprints of the recordings it has clips of."""
-        with self._readable():
+        with self._readable(), self._lock:
             return tuple(self._handle)
 
     def copy(self, recording: str, target: Any) -> None:
         """Copy the clips of a recording (by its fingerprint) into another HDF5 file that is open for writing."""
-        with self._readable():
+        with self._readable(), self._lock:
             if self._group(recording) is not None:
                 self._handle.copy(recording, target)
 
@@ -377,15 +339,22 @@ class Clips:
         Raises
         ------
         FormatError
-            The file is damaged.
+            The file is damaged, or was closed.
         """
+        name, candidate = recording.fingerprint, recording.candidate_fingerprints[index]
         with self._readable():
-            group = self._group(recording.fingerprint)
-            row = None if group is None else self._row(recording.fingerprint, group, recording.candidate_fingerprints[index], index)
-            return None if group is None or row is None else _read(group, row)
+            with self._lock:
+                if name not in self._kept:
+                    group = self._group(name)
+                    self._kept[name] = None if group is None else Kept(group)
+                kept = self._kept[name]
+                packed = None if kept is None else kept.packed(candidate, index)
+            return None if packed is None else packed.clip()
 
     @contextlib.contextmanager
     def _readable(self) -> Iterator[None]:
+        if not self._handle:
+            raise FormatError(f"{self._path} was closed.", "Open it again.")
         try:
             yield
         except FormatError:
@@ -401,48 +370,6 @@ class Clips:
         if not isinstance(self._handle.get(fingerprint, getlink=True), h5py.HardLink):
             raise FormatError(f"{self._path} refers to another file.", "Delete it; clips are made anew where the movie is.")
         return self._handle[fingerprint]
-
-    def _row(self, recording: str, group: Any, candidate: str, index: int) -> int | None:
-        names = _dataset(group, "candidates", 1)
-        if index < len(names) and names[index] == candidate.encode():  # they are hardly ever in another order
-            return index
-        if recording not in self._rows:
-            self._rows[recording] = {name.decode("ascii"): row for row, name in enumerate(names[:])}
-        return self._rows[recording].get(candidate)
-
-
-def _dataset(group: Any, name: str, ndim: int) -> Any:
-    """A dataset of this file that has so many dimensions and no other pixels than ours."""
-    import h5py
-
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise ValueError(f"{name} is elsewhere")
-    found = group[name]
-    if not isinstance(found, h5py.Dataset) or found.ndim != ndim or found.external or found.is_virtual:
-        raise ValueError(f"{name} is not as it should be")
-    if math.prod(found.shape[1:]) > N_EVENTS * LENGTH * MOST_PIXELS or math.prod(found.chunks or (1,)) > 1 << 22:
-        raise ValueError(f"{name} is too large")
-    return found
-
-
-def _read(group: Any, row: int) -> Clip | None:
-    events = _dataset(group, "events", 2)[row].astype(np.int64)
-    n = int((events >= 0).sum())
-    rows, columns = (int(v) for v in _dataset(group, "shape", 2)[row])
-    if not n or rows < 1 or columns < 1:
-        return None
-    scale = _dataset(group, "scale", 2)[row]
-    images = _dataset(group, "images", 3)[row][:, : rows * columns].reshape(2, rows, columns).astype(np.float32)
-    return Clip(
-        _dataset(group, "frames", 4)[row][:n, :, : rows * columns].reshape(n, LENGTH, rows, columns),
-        float(scale[4]),
-        scale[0] + scale[1] * images[0],
-        scale[2] + scale[3] * images[1],
-        events[:n],
-        _dataset(group, "trace", 3)[row][:n],
-        tuple(int(v) for v in _dataset(group, "low", 2)[row]),
-        int(_dataset(group, "bin", 1)[row]),
-    )
 
 
 def has_clips(path: Path, recording: Recording) -> bool:

@@ -1,9 +1,9 @@
 """The best events of each candidate and the frames around them: what the movie features and the clips look at.
 
 A candidate's **events** are the five highest local maxima of its running median over three frames, at least eleven frames apart; an event
-is the eleven frames around its maximum. Its **window** is the box around its footprint and seven pixels more on each side. The frames of
-all candidates are cut out in one pass over the movie (`EventFrames`, an accumulator of `blocks`) and then handed, some candidates at a
-time, to whoever wants to see them: `EventReader`.
+is the eleven frames around its maximum. Its **window** is the box around its footprint and seven pixels more on each side, widened over
+its neighbours (`windows`). The frames of all candidates are cut out in one pass over the movie (`EventFrames`, an accumulator of `blocks`)
+and then handed, some candidates at a time, to whoever wants to see them: `EventReader`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from scipy import sparse
 from actsort_core.blocks import Arrays, Parts, Tell, Workers
 from actsort_core.features._shared import normalised, row_blocks
 from actsort_core.model import Movie, Recording, TraceArray
+from actsort_core.windows import find_windows
 
 N_EVENTS = 5
 HALF = 5  # frames before and after a maximum
 LENGTH = 2 * HALF + 1  # frames of an event, and the least distance of two maxima: no frame belongs to two
-MARGIN = 7  # pixels around the footprint
-MAX_SIDE = {2: 95, 3: 41}  # of a window, by dimensions; a footprint that is wider is seen around its centre
 CHUNK_BYTES = 24 << 20  # of frames handed to a reader at once
 
 
@@ -124,35 +123,6 @@ def _best(median: NDArray[np.float32]) -> NDArray[np.int64]:
     return out
 
 
-def find_windows(weights: sparse.csc_array, fov: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First pixel and size of each candidate's window, both ``(n_cells, ndim)``; size 0 for an empty footprint.
-
-    Parameters
-    ----------
-    weights : (n_pixels, n_cells) sparse array, CSC
-        As `features._shared.normalised` returns them: nothing stored is dust.
-    fov : tuple of two or three int
-        Field of view [pixels].
-    """
-    ndim, n = len(fov), weights.shape[1]
-    low, size = np.zeros((n, ndim), np.int64), np.zeros((n, ndim), np.int64)
-    some = np.flatnonzero(np.diff(weights.indptr))
-    if not some.size:
-        return low, size
-    begin = weights.indptr[:-1][some]
-    mass = np.add.reduceat(weights.data.astype(np.float64), begin)
-    for axis, at in enumerate(np.unravel_index(weights.indices, fov)):
-        first = np.minimum.reduceat(at, begin) - MARGIN
-        last = np.maximum.reduceat(at, begin) + MARGIN
-        centre = np.rint(np.add.reduceat(at * weights.data.astype(np.float64), begin) / mass).astype(np.int64)
-        wide = last - first + 1 > MAX_SIDE[ndim]
-        first = np.where(wide, centre - MAX_SIDE[ndim] // 2, first)
-        last = np.where(wide, first + MAX_SIDE[ndim] - 1, last)
-        low[some, axis] = np.maximum(first, 0)
-        size[some, axis] = np.minimum(last, fov[axis] - 1) - low[some, axis] + 1
-    return low, size
-
-
 @dataclass(frozen=True, eq=False)
 class EventChunk:
     """Some candidates and the frames of their events. Pickles.
@@ -165,6 +135,8 @@ class EventChunk:
         Field of view of the recording [pixels].
     low, size
         ``(k, ndim)`` int64: first pixel and size of each window.
+    near_low, near_size
+        ``(k, ndim)`` int64: the same of the box around its footprint and seven pixels more, which lies in the window (`windows`).
     events
         ``(k, 5)`` int64: as `Events.frames`, the highest first; -1 where there are fewer.
     values
@@ -177,6 +149,8 @@ class EventChunk:
     fov: tuple[int, ...]
     low: NDArray[np.int64]
     size: NDArray[np.int64]
+    near_low: NDArray[np.int64]
+    near_size: NDArray[np.int64]
     events: NDArray[np.int64]
     values: NDArray[np.float32]
     baseline: NDArray[np.float32]
@@ -191,6 +165,11 @@ class EventChunk:
     def n_events(self, i: int) -> int:
         """How many events the `i`-th candidate of the chunk has."""
         return int((self.events[i] >= 0).sum())
+
+    def near(self, i: int) -> tuple[slice, ...]:
+        """Where in its window the near window is."""
+        start = self.near_low[i] - self.low[i]
+        return tuple(slice(a, a + n) for a, n in zip(start.tolist(), self.near_size[i].tolist(), strict=True))
 
     def frames(self, i: int) -> NDArray[Any]:
         """Its events, ``(n_events, 11, *size)`` in the movie's own dtype, the highest event first. A view: do not change it."""
@@ -254,6 +233,8 @@ class _Plan:
     order: NDArray[np.int64]  # candidate of each rank
     low: NDArray[np.int32]  # by rank
     size: NDArray[np.int32]
+    near_low: NDArray[np.int32]
+    near_size: NDArray[np.int32]
     rank: NDArray[np.int32]  # by piece, ascending; a piece is an event
     first: NDArray[np.int64]  # frame
     by_time: NDArray[np.int64]  # pieces in order of time
@@ -286,22 +267,24 @@ class EventFrames:
 
     readers: tuple[EventReader, ...]
     name: str = "events"
-    version: int = 1
+    version: int = 2
 
     def begin(self, recording: Recording, movie: Movie) -> _Plan:
         """Find events and windows."""
         events = find_events(recording.traces)
-        low, size = find_windows(normalised(recording.footprints, recording.fov), recording.fov)
-        seen = np.flatnonzero((events.frames[:, 0] >= 0) & (size.min(axis=1) > 0))
-        order = seen[np.argsort(size[seen].prod(axis=1), kind="stable")]
+        windows = find_windows(normalised(recording.footprints, recording.fov), recording.fov)
+        seen = np.flatnonzero((events.frames[:, 0] >= 0) & (windows.size.min(axis=1) > 0))
+        order = seen[np.argsort(windows.size[seen].prod(axis=1), kind="stable")]
         at = np.where(events.frames[order] >= 0, events.frames[order] - HALF, -1)
         rank, slot = np.nonzero(at >= 0)
         first = at[rank, slot]
         by_time = np.argsort(first, kind="stable")
         return _Plan(
             order,
-            low[order].astype(np.int32),
-            size[order].astype(np.int32),
+            windows.low[order].astype(np.int32),
+            windows.size[order].astype(np.int32),
+            windows.near_low[order].astype(np.int32),
+            windows.near_size[order].astype(np.int32),
             rank.astype(np.int32),
             first,
             by_time,
@@ -418,6 +401,8 @@ def _chunks(recording: Recording, plan: _Plan, parts: Parts) -> Iterator[EventCh
             recording.fov,
             plan.low[some].astype(np.int64),
             plan.size[some].astype(np.int64),
+            plan.near_low[some].astype(np.int64),
+            plan.near_size[some].astype(np.int64),
             found.frames[order[some]],
             found.values[order[some]],
             found.baseline[order[some]],

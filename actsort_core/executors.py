@@ -91,7 +91,11 @@ class _Dask:
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         # The function carries what all blocks share: it is sent to each worker once.
         shared = self._client.scatter(function, broadcast=True, hash=False)
-        return _in_order(lambda item: self._client.submit(_call, shared, item, pure=False), items, self.n + 1)
+
+        def submit(item: Any) -> Any:  # some items are frames, which do not belong into a description of tasks: dask warns of that
+            return self._client.submit(_call, shared, self._client.scatter(item, hash=False), pure=False)
+
+        return _in_order(submit, items, self.n + 1)
 
 
 def _one_thread() -> None:

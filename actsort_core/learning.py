@@ -22,6 +22,8 @@ from actsort_core.model import CELL, NOT_CELL, CandidateId, Label, Predictions, 
 from actsort_core.store import CLIPS, Options
 
 if TYPE_CHECKING:
+    import threading
+
     from actsort_core.features import FeatureGroup
     from actsort_core.journal import Journal
     from actsort_core.refit import Refitter
@@ -89,6 +91,7 @@ class Learning:
 
     if TYPE_CHECKING:
         folder: Path
+        _change: threading.RLock
         recordings: dict[str, Recording]
         priors: dict[str, Prior]
         options: Options
@@ -175,7 +178,7 @@ class Learning:
     def clip(self, candidate: CandidateId | tuple[str, int] | int) -> Clip | None:
         """What the movie shows of a candidate (see `clips.Clip`), also where the movie is not any more.
 
-        Clips are made with the features; None where there are none: no movie, no event, no footprint.
+        Clips are made with the features; None where there are none: no movie, no event, no footprint. Several threads may ask.
 
         Raises
         ------
@@ -198,8 +201,10 @@ class Learning:
 
     def _open_clips(self) -> Clips | None:
         self._matrix()
-        if self._clips is None and (self.folder / CLIPS).is_file():
-            self._clips = Clips(self.folder / CLIPS)
+        if self._clips is None:
+            with self._change:
+                if self._clips is None and not self._closed and (self.folder / CLIPS).is_file():
+                    self._clips = Clips(self.folder / CLIPS)
         return self._clips
 
     def _targets(self) -> tuple[NDArray[np.int64], NDArray[np.int8]]:

@@ -250,6 +250,8 @@ def _words(recordings: Mapping[str, Recording], given: Given) -> Iterator[tuple[
         return
     for value in [given] if isinstance(given, str | Path) else given:
         key, sign, rest = str(value).partition("=")
+        if sign and key not in recordings and not Path(value).exists() and (rest == NONE or Path(rest).exists()):
+            raise UsageError(f"--movie {value}: there is no recording {key!r}.", f"There are: {', '.join(recordings)}.")
         yield (key, rest) if sign and key in recordings and not Path(value).exists() else ("", str(value))
 
 

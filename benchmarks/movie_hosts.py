@@ -1,6 +1,8 @@
-"""CaImAn's `evaluate_components` and Suite2p's `roi_stats` on the candidates of `benchmarks/movie.py`, timed in their own environments.
+"""CaImAn's `evaluate_components` and Suite2p's `roi_stats` on the candidates of `benchmarks/features.py`, timed in their own environments.
 
-python benchmarks/movie.py --folder DIR          (leaves the movie and the candidates there)
+`benchmarks/features.py` (part `hosts`) calls it with every interpreter it knows of. By hand:
+
+python benchmarks/features.py --only movie --folder DIR          (leaves the movie and the candidates there)
 ENVIRONMENT/bin/python benchmarks/movie_hosts.py DIR [--cells 1000]
 
 Runs what can be imported: one thread, no cluster, CaImAn without its neural network. CaImAn's movie is written as its own memory map

@@ -42,17 +42,38 @@ def events(trace):
     return chosen
 
 
-def window(footprint):
-    """Slices of the box around what is not zero, seven pixels wider; of one that is too wide, the part around the centre of mass."""
-    most, out = {2: 95, 3: 41}[footprint.ndim], []
-    for axis, size in enumerate(footprint.shape):
+def near_window(footprint):
+    """First and last pixels of the box around what is not zero, seven pixels wider; of one that is too wide, the part around the centre
+    of mass; and whether that is so.
+    """
+    most, out, cut = {2: 95, 3: 41}[footprint.ndim], [], False
+    for axis in range(footprint.ndim):
         at = np.nonzero(footprint)[axis]
         first, last = at.min() - MARGIN, at.max() + MARGIN
         if last - first + 1 > most:
-            first = round((at * footprint[np.nonzero(footprint)]).sum() / footprint.sum()) - most // 2
+            first, cut = round(centre(footprint)[axis]) - most // 2, True
             last = first + most - 1
-        out.append(slice(max(0, first), min(size, last + 1)))
-    return tuple(out)
+        out.append((first, last))
+    return out, cut
+
+
+def centre(footprint):
+    """Of mass."""
+    at = np.nonzero(footprint)
+    return [(axis * footprint[at]).sum() / footprint[at].sum() for axis in at]
+
+
+def window(footprint, others):
+    """Slices of the near window widened over the whole boxes of all neighbours whose centre lies in it, and of the near window."""
+    near, cut = near_window(footprint)
+    wide = list(near)
+    for other in others:
+        if not cut and all(a <= c <= b for c, (a, b) in zip(centre(other), near, strict=True)):
+            boxes = [(at.min(), at.max()) for at in np.nonzero(other)]
+            wide = [(min(a, low), max(b, high)) for (a, b), (low, high) in zip(wide, boxes, strict=True)]
+    return tuple(
+        tuple(slice(max(0, a), min(size, b + 1)) for size, (a, b) in zip(footprint.shape, box, strict=True)) for box in (wide, near)
+    )
 
 
 def normalised(footprint):
@@ -62,7 +83,7 @@ def normalised(footprint):
     return np.where(w > 1e-3, w, 0).astype(float)
 
 
-def features(movie, footprint, trace):
+def features(movie, footprint, trace, others=()):
     """All movie features of one candidate by the names after the dot.
 
     Parameters
@@ -73,9 +94,12 @@ def features(movie, footprint, trace):
         ``(*fov,)``.
     trace
         ``(n_frames,)``.
+    others
+        Footprints of the other candidates.
     """
     w = normalised(footprint)
-    box = window(w)
+    box, near = window(w, [normalised(other) for other in others if other.any()])
+    near = tuple(slice(b.start - a.start, b.stop - a.start) for a, b in zip(box, near, strict=True))
     w = w[box]
     frames, t, event = [], [], []
     base = np.median(running_median(np.asarray(trace, float)))
@@ -84,11 +108,11 @@ def features(movie, footprint, trace):
             frames.append(np.asarray(movie[f], float)[box])
             t.append(trace[f] - base)
             event.append(k)
-    return evidence(np.array(frames), w, np.array(t), np.array(event))
+    return evidence(np.array(frames), w, np.array(t), np.array(event), near)
 
 
-def evidence(frames, w, t, event):
-    """The features from frames ``(n, *window)``, footprint, trace without baseline and number of the event of each frame."""
+def evidence(frames, w, t, event, near):
+    """The features from frames ``(n, *window)``, footprint, trace without baseline, number of the event of each frame, near window."""
     b = np.zeros(w.shape)
     for pixel in np.ndindex(w.shape):
         _, b[pixel] = np.polyfit(t, frames[(slice(None), *pixel)], 1)
@@ -100,7 +124,7 @@ def evidence(frames, w, t, event):
         "image_correlation": image_correlation(a, w),
         **neighbours(d, a, w, t, event),
         **match(d, w, t),
-        **motion(d, a, b, w, t),
+        **motion(d[(slice(None), *near)], a[near], b[near], w[near], t),
     }
 
 

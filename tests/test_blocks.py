@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,8 +138,12 @@ def cluster() -> Iterator[str]:
 def test_a_dask_cluster_gives_the_same(
     cluster: str, made: SimulatedMovie, movie: Any, wanted: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
+    import dask
+
     execution = Execution("dask", memory=8 << 20, address=cluster)
-    found = columns(made.recording, movie, execution, folder=tmp_path / "pass")
+    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "100kB"}), warnings.catch_warnings():
+        warnings.simplefilter("error")  # of frames in the description of the tasks
+        found = columns(made.recording, movie, execution, folder=tmp_path / "pass")
     same(found, wanted)
     held = Counting(made.movie.read(0, N_FRAMES))  # sent block by block
     same(columns(made.recording, held, execution), wanted)

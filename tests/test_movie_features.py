@@ -200,7 +200,8 @@ def test_lost_frames_and_unknown_borders_do_not_count(made: SimulatedMovie) -> N
         assert np.isfinite(found[name]).sum() >= np.isfinite(values).sum() - 1, name  # but for one that lies in the border
     rows, columns = (np.asarray(a) for a in np.unravel_index(made.recording.footprints.indices, made.recording.fov))
     cell = np.repeat(np.arange(40), np.diff(made.recording.footprints.indptr))
-    clear = np.array([rows[cell == i].min() >= 10 and columns[cell == i].max() < 71 for i in range(40)])
+    clear = np.array([rows[cell == i].min() >= 3 + 12 and columns[cell == i].max() < 78 - 12 for i in range(40)])
+    assert clear.sum() > 10
     touched = ((np.abs(peaks - peaks[5, 0]) <= 5) & (peaks >= 0)).any(axis=1)
     for name, values in plain.items():
         np.testing.assert_array_equal(found[name][clear & ~touched], values[clear & ~touched], name)

@@ -41,9 +41,10 @@ def computed(recording: Recording, frames: np.ndarray, **execution: Any) -> dict
 def compare(recording: Recording, frames: np.ndarray, who: Any = None, tolerance: float = 2e-3) -> None:
     fast = computed(recording, frames)
     wrong = []
+    footprints = [recording.footprints[:, [i]].toarray().reshape(recording.fov) for i in range(recording.n_cells)]
     for i in range(recording.n_cells) if who is None else who:
-        footprint = recording.footprints[:, [i]].toarray().reshape(recording.fov)
-        slow = oracle.features(frames, footprint, np.asarray(recording.traces[i], np.float64))
+        others = footprints[:i] + footprints[i + 1 :]
+        slow = oracle.features(frames, footprints[i], np.asarray(recording.traces[i], np.float64), others)
         assert set(slow) == set(fast)
         for name, value in slow.items():
             if not np.isclose(fast[name][i], value, rtol=tolerance, atol=tolerance, equal_nan=True):

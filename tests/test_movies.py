@@ -569,6 +569,15 @@ def test_the_corrected_series_of_an_nwb_file_is_taken_before_the_raw_one(recordi
     assert np.array_equal(movies.open_movie(found, recording).read(4, 6), frames[4:6])
 
 
+def test_an_nwb_file_whose_frames_are_elsewhere_says_where(recording: Recording, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "m.nwb", "w") as file:
+        file.attrs["nwb_version"] = "2.8.0"
+        file["acquisition/TwoPhotonSeries/data"] = np.zeros((0, 0, 0), np.uint8)  # as pynwb leaves it
+        file["acquisition/TwoPhotonSeries/external_file"] = ["m.tif"]
+    with pytest.raises(FormatError, match=r"says that they are in m\.tif\..*Give that file"):
+        movies.open_movie(tmp_path / "m.nwb", recording)
+
+
 def test_an_nwb_file_with_only_the_raw_movie_has_none(recording: Recording, tmp_path: Path) -> None:
     path = to_nwb(tmp_path, frames_of(recording))
     assert movies.find_movie(replace(recording, path=path, format="nwb")) == (None, [])
@@ -708,6 +717,11 @@ def test_planes_find_their_movies_in_a_folder(tmp_path: Path) -> None:
     assert "do not go with the traces" in movies.relocated(planes, {"plane1": tmp_path / "moved.bin"})["plane1"].notes[0]
     with pytest.raises(UsageError, match="no recording 'plane2'"):
         movies.relocated(planes, {"plane2": tmp_path / "moved.bin"})
+    for word in (f"plane2={tmp_path / 'moved.bin'}", "plane2=none"):  # on the command line
+        with pytest.raises(UsageError, match=r"no recording 'plane2'.*There are: plane0, plane1"):
+            movies.relocated(planes, [word])
+    with pytest.raises(MissingFileError):  # a name may hold the sign
+        movies.relocated(planes, ["plane2=gone.bin"])
 
 
 def test_a_session_remembers_the_movie(result: Path, recording: Recording, tmp_path: Path, opened: Any) -> None:

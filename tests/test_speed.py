@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[1] / "benchmarks/learning.py"
 
 
@@ -29,3 +31,17 @@ def test_other_packages_need_a_place() -> None:
     done = run("--sizes", "1200")
     assert done.returncode == 2
     assert "--env" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_script_for_features_says_what_was_asked_for_and_found() -> None:
+    script = SCRIPT.with_name("features.py")
+    command = [sys.executable, str(script), "--quick", "--cells", "20", "--frames", "100", "--only", "movie,clips"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    ratio = dict(re.findall(r"^(.*?), processor +([\d.]+) x", done.stdout, re.M))
+    assert float(ratio["all movie features"]) > 0
+    assert float(ratio["candidate by candidate takes"]) > 0
+    (size,) = re.findall(r"clips of 1,000 candidates +([\d.]+) MB", done.stdout)
+    assert 1 < float(size) < 35
+    assert subprocess.run([*command[:2], "--only", "nothing"], capture_output=True, check=False).returncode == 2

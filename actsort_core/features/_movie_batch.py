@@ -16,7 +16,7 @@ from actsort_core.events import LENGTH, N_EVENTS, EventChunk
 from actsort_core.features._shared import Flags, Floats, Positions
 
 N_FRAMES = N_EVENTS * LENGTH
-BATCH_VALUES = 400_000  # pixels x frames of a batch: its arrays stay in the processor's cache
+BATCH_VALUES = 1_200_000  # pixels x frames of a batch: few enough for the processor's cache, enough that Python costs little
 STEP = 64  # windows and bodies are padded to multiples of this many pixels
 NARROW, WIDE = (2.4, 6), (4.8, 12)  # Gaussians: deviation, reach [pixels]; EXTRACT's for an average radius of 6 pixels
 CORE = 0.01  # weight, and share of a blurred footprint's maximum
@@ -104,7 +104,8 @@ class Batch:
         self._body = np.zeros((n, n_body), np.intp)
         self.in_body = np.zeros((n, n_body), bool)
         near, ring = np.zeros((n, n_pixels), bool), np.zeros((n, n_pixels), bool)
-        self._inside = np.zeros((n, n_pixels), bool)
+        self._inside, self._around = np.zeros((n, n_pixels), bool), np.zeros((n, n_pixels), bool)
+        self._near_windows = [chunk.near(i) for i in rows.tolist()]
         trace = chunk.values[rows].reshape(n, N_FRAMES).astype(np.float64) - chunk.baseline[rows, None]
         self.valid = np.isfinite(trace)
         for k, i in enumerate(rows.tolist()):
@@ -113,6 +114,7 @@ class Batch:
             self._movie[k, : LENGTH * len(frames), :area] = frames.reshape(-1, area)
             self.w[k, :area] = footprint.ravel()
             self._inside[k, :area] = True
+            self._around[k, :area].reshape(self.sizes[k])[self._near_windows[k]] = True
             if frames.dtype.kind == "f":
                 self._without_gaps(k)
             where = np.flatnonzero(self.w[k])
@@ -126,6 +128,7 @@ class Batch:
         self._movie -= self._reference[:, None]
         self._fit_baseline()
         self._near = near & self._inside
+        self._around &= self._inside
         self._surround = np.where(ring & self._inside, np.maximum(self.event_image, 0), 0)
         peak = self._surround.max(axis=1, keepdims=True)
         self._surround /= np.where(peak > 0, peak, 1)
@@ -170,22 +173,23 @@ class Batch:
         """Products of every frame with the images it is compared with."""
         images = [self.w, self._surround]
         if shifts:
-            images += [self._inside.astype(np.float32), *self._gradients()]
+            images += [self._around.astype(np.float32), *self._gradients()]
         self._images = np.stack(images, axis=2)
         products = self._movie @ self._images - self._baseline[:, None] @ self._images
         self._products = np.where(self.valid[..., None], products, 0)
         self.along_w, self.along_z = (self._products[..., k].astype(np.float64) for k in (0, 1))
 
     def _gradients(self) -> list[NDArray[np.float32]]:
-        """Change of the baseline image per pixel along each axis; 0 where it is unknown."""
+        """Change of the baseline image per pixel along each axis in the near window; 0 where it is unknown."""
         image = np.where(self._inside, self._baseline + self._reference, 0)
         out = [np.zeros_like(image) for _ in self.sizes[0]]
         for k, size in enumerate(self.sizes):
             area = int(np.prod(size))
-            window, known = image[k, :area].reshape(size), self._inside[k, :area].reshape(size)
+            near = self._near_windows[k]
+            window, known = image[k, :area].reshape(size)[near], self._inside[k, :area].reshape(size)[near]
             for axis, gradient in enumerate(out):
-                if size[axis] > 1:
-                    change = gradient[k, :area].reshape(size)
+                if window.shape[axis] > 1:
+                    change = gradient[k, :area].reshape(size)[near]
                     _slope(window, known, change, axis)
         return out
 
@@ -213,6 +217,11 @@ class Batch:
         count = self.in_body.sum(axis=1)
         every = np.arange(n)
         return np.asarray((power[every, np.maximum(count - 1, 0) // 2] + power[every, count // 2]) / 2, np.float64)
+
+    @cached_property
+    def near_image(self) -> NDArray[np.float32]:
+        """The event image in the near window; 0 elsewhere."""
+        return np.where(self._around, self.event_image, np.float32(0))
 
     def image_correlation(self) -> Floats:
         """Cosine of footprint and event image near the footprint."""
@@ -245,9 +254,9 @@ class Batch:
         """Share of the variance of the event image that a movement explains."""
         images = self._images[:, :, 2:]
         gram = (images.transpose(0, 2, 1) @ images).astype(np.float64)
-        along = (self.event_image[:, None] @ images)[:, 0].astype(np.float64)
+        along = (self.near_image[:, None] @ images)[:, 0].astype(np.float64)
         mean = along[:, 0] ** 2 / gram[:, 0, 0]
-        total = np.square(self.event_image, dtype=np.float64).sum(axis=1) - mean
+        total = np.square(self.near_image, dtype=np.float64).sum(axis=1) - mean
         found = np.einsum("ia,iab,ib->i", along, _inverse(gram), along) - mean
         return np.asarray(np.clip(found / total, 0, 1))
 

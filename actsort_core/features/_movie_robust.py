@@ -12,7 +12,8 @@ from scipy.special import ndtr
 
 from actsort_core.features._shared import Floats
 
-ROUNDS = (8, 4, 3)  # steps of the regression before each new estimate of the threshold; it has settled after five
+ROUNDS = (8, 4, 3)  # most steps of the regression before each new estimate of the threshold; it has settled after five
+SETTLED = 1e-6  # change, relative to noise and value, at which it has
 LOWEST, HIGHEST = 0.001, 0.99
 
 
@@ -39,22 +40,27 @@ def contamination(frames: NDArray[np.float32], weights: NDArray[np.float32], bod
     mass, power = weights.sum(axis=1), square.sum(axis=1)
     alpha = (0.05 * mass / body.sum(axis=1) * mass / power)[:, None]
     a, a2, m = weights[:, :, None], square[:, :, None], lean[:, :, None].astype(np.float32)
-    sigma = noise[:, None]
-    x = np.maximum((frames @ a)[..., 0] / power[:, None], 0)
+    sigma, inverse = noise[:, None], np.where(weights > 0, 1 / np.where(weights > 0, weights, 1), np.inf)[:, None].astype(np.float32)
+    along = frames * weights[:, None]
+    x = np.maximum(along.sum(axis=2) / power[:, None], 0)
+    settled = SETTLED * sigma / np.sqrt(power)[:, None]
     kappa, share = np.ones_like(x), np.zeros_like(x)
-    rest, low = np.empty_like(frames), np.empty(frames.shape, np.float32)
+    ratio, low = np.empty_like(frames), np.empty(frames.shape, np.float32)
     for steps in ROUNDS:
-        limit = (kappa * sigma).astype(np.float32)[..., None]
+        limit = kappa * sigma
+        np.subtract(frames, limit[..., None].astype(np.float32), out=ratio)
+        np.multiply(ratio, inverse, out=ratio)  # a pixel is pushed up where this is not below x
         for _ in range(steps):
-            np.multiply(weights[:, None, :], x[..., None].astype(np.float32), out=rest)
-            np.subtract(frames, rest, out=rest)
-            np.less(rest, limit, out=low, casting="unsafe")
+            np.less(ratio, x[..., None].astype(np.float32), out=low, casting="unsafe")
             curvature = (low @ a2)[..., 0]
-            np.minimum(rest, limit, out=rest)
-            step = (rest @ a)[..., 0] / curvature
-            x = np.maximum(x + np.where(curvature > 0, step, 0), 0)
-        np.multiply(weights[:, None, :], x[..., None].astype(np.float32), out=rest)
-        np.greater(frames, rest, out=low, casting="unsafe")
+            total = np.einsum("ifp,ifp->if", low, along) + limit * (mass[:, None] - (low @ a)[..., 0])
+            found = np.maximum(np.where(curvature > 0, total / np.where(curvature > 0, curvature, 1), x), 0)
+            moved = np.abs(found - x) > settled + SETTLED * x
+            x = np.where(moved, found, x)  # a frame that has settled stays, whatever the others do
+            if not moved.any():
+                break
+        np.multiply(weights[:, None, :], x[..., None].astype(np.float32), out=ratio)
+        np.greater(frames, ratio, out=low, casting="unsafe")
         above = (low @ m)[..., 0]
         kappa = _kappa(_epsilon(above, kappa, alpha))
         share = _epsilon(above, kappa, alpha)

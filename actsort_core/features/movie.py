@@ -1,7 +1,8 @@
 """Evidence from the movie: published ActSort features 47 to 76 under names of our own, and residual motion, which none of the 76 sees.
 
-All of it comes from the eleven frames around each of a candidate's five best events, inside its window (`actsort_core.events`: up to 55
-frames; the footprint's box and seven pixels more), in one pass over the movie. Definitions, for one candidate:
+All of it comes from the eleven frames around each of a candidate's five best events (`actsort_core.events`: up to 55 frames), inside its
+window (`actsort_core.windows`: the footprint's box and seven pixels more, widened over the neighbours as far as the surround reaches;
+motion keeps to the near window, without the latter), in one pass over the movie. Definitions, for one candidate:
 
 w : the footprint divided by its maximum, weights of a thousandth and less dropped; its **body** is where w > 0.
 t : the trace minus its baseline (median of its running median over all frames). Frames in which it is not finite do not count.
@@ -34,14 +35,14 @@ frame_match_00, _10 ... _90 (67-76)
     Over the frames with t above that share of its maximum: mean, weighted with t, of the correlation of D with w over the pixels of the
     body; 0 for a frame that is the same in all of them. NaN where w is.
 
-motion.*: each frame D is fitted (least squares) over the window by 1, w and the gradient of b along each axis; minus the latter's
+motion.*: each frame D is fitted (least squares) over the near window by 1, w and the gradient of b along each axis; minus the latter's
 coefficients are how far the tissue moved in that frame, in pixels.
 
 event_shift : length of the mean movement weighted with max(t, 0).
 jitter : root of the mean squared distance of the movements from their mean.
 trace_correlation : multiple correlation of t with the movements.
-explained : share of the variance of A over the window that 1 and the gradient of b explain.
-negative : share of the sum of A^2 over the window where A < 0: what moves darkens one side.
+explained : share of the variance of A over the near window that 1 and the gradient of b explain.
+negative : share of the sum of A^2 over the near window where A < 0: what moves darkens one side.
 """
 
 from __future__ import annotations
@@ -199,7 +200,7 @@ def _motion(batch: Batch) -> dict[str, Floats]:
     spread = np.einsum("ifa,ifb->iab", centred, centred)
     along = np.einsum("ifa,if->ia", centred, t)
     common = np.einsum("ia,iab,ib->i", along, np.linalg.pinv(spread, rcond=1e-6, hermitian=True), along)
-    image = batch.event_image
+    image = batch.near_image
     return {
         "event_shift": np.sqrt((mean**2).sum(axis=1)),
         "jitter": np.sqrt((centred**2).sum(axis=(1, 2)) / batch.n_frames),
@@ -220,7 +221,8 @@ def _group(name: str, reader: str, features: tuple[Feature, ...]) -> FeatureGrou
 
 
 def _feature(name: str, unit: str, published: int, description: str) -> Feature:
-    return Feature(f"movie.{name}", unit, 1, published, description, default=name in _USUAL)
+    version = 2 if name.startswith("marginal_") else 1  # 2: the surround reaches over whole neighbours
+    return Feature(f"movie.{name}", unit, version, published, description, default=name in _USUAL)
 
 
 _WORDS = {

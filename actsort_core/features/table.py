@@ -26,8 +26,8 @@ from actsort_core.features.movie import MovieReader
 from actsort_core.model import Movie, Recording, TraceArray
 
 Progress = Callable[[str, int, int], None]
-# Measured on the project's simulated recordings: benchmarks/movie_labels.py
-WITHOUT_MOVIE = "On simulated recordings 20 labels with the movie are worth about 34 without, 30 about 90."
+# Measured on the project's simulated recordings: benchmarks/movie_labels.py, docs/features.md
+WITHOUT_MOVIE = "On simulated recordings 20 labels with the movie are worth about 40 without."
 
 
 @dataclass(frozen=True, eq=False)

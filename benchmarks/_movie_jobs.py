@@ -1,13 +1,7 @@
-"""Time and memory of the movie features and clips against one plain sparse product of the footprints with the same frames.
+"""What `benchmarks/features.py` measures of the movie, each in a process of its own (so that its peak memory is its own).
 
-Every measurement runs in a process of its own (so that its peak memory is its own), in turn, several times: a busy machine slows all
-of them. The fastest run of each counts. Reading the movie is part of all of them; it lies in the page cache, where the first run leaves
-it. Beside the time that passed stands that of the processor, which says more when others use it, too.
-
-python benchmarks/movie.py [--cells 10000] [--frames 3000] [--runs 3] [--scaling] [--folder DIR]   (some minutes, 2 GB of disk)
-
-`--scaling` adds runs with more and fewer frames and candidates. `--folder` keeps the simulated movie (in plain files) for the next time
-and for `benchmarks/movie_hosts.py`.
+Reading the movie is part of every measurement; it lies in the page cache, where the first run leaves it. Beside the time that passed stands
+that of the processor, summed over threads and processes, which says more when others use it, too.
 """
 
 from __future__ import annotations
@@ -25,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +32,7 @@ FOV = (512, 512)
 RATE = 15.0
 BLOCK = 100  # frames of a block of the plain product
 PUBLISHED_CELLS = 100  # candidates that the candidate-by-candidate version is timed on
+CLIP_CELLS = 1_000  # whose clips are read, three times each
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +106,11 @@ def recording_of(folder: Path, cells: int, frames: int) -> Any:
 # ---- what is measured: each takes the folder, the candidates and the frames, and returns a function to be timed
 
 
+def job_make(folder: Path, cells: int, frames: int) -> Callable[[], Any]:
+    """In a process of its own, too: what a process took most is counted as what those that it starts took."""
+    return lambda: make(folder, cells, frames)
+
+
 def job_read(folder: Path, cells: int, frames: int) -> Callable[[], Any]:
     movie = Looped(folder / "movie.bin", (frames, *FOV), _held(folder))
 
@@ -151,13 +152,14 @@ def job_features(
     movie = Looped(folder / "movie.bin", (frames, *FOV), _held(folder))
     groups = [group for group in GROUPS if names is None or group.name in names]
 
-    def job() -> None:
+    def job() -> dict[str, float] | None:
         with tempfile.TemporaryDirectory(dir=folder) as where:
-            also = (ClipReader(Path(where) / "clips.h5"),) if clips else ()
+            also = (ClipReader(_clips(folder, cells)),) if clips else ()
             execution = Execution(executor, workers)
             compute_table(recording, groups, movie=movie, execution=execution, folder=Path(where) / "pass", also=also)  # type: ignore[arg-type]
             if clips:
-                print(f"clips: {(Path(where) / 'clips.h5').stat().st_size / cells / 1e3:.1f} MB per 1,000 candidates", file=sys.stderr)
+                return {"clip_bytes": _clips(folder, cells).stat().st_size / cells}
+        return None
 
     return job
 
@@ -195,11 +197,48 @@ def job_published(folder: Path, cells: int, frames: int) -> Callable[[], Any]:
     return job
 
 
+def job_clip_reads(folder: Path, cells: int, frames: int) -> Callable[[], Any]:
+    """Every read is timed, from the bytes on disk to frames in the unit of the movie; the clips are those that `job_clips` left."""
+    from actsort_core.clips import Clips
+
+    recording, path = recording_of(folder, cells, frames), _clips(folder, cells)
+    assert recording.candidate_fingerprints  # a session knows them, and the recording's, before anybody asks for a clip
+    assert recording.fingerprint
+    rng = np.random.default_rng(0)
+    reads = [int(i) for _ in range(3) for i in rng.permutation(cells)[:CLIP_CELLS]]
+
+    def read(clips: Clips, i: int, clock: Callable[[], float] = time.perf_counter) -> float:
+        start = clock()
+        clip = clips.read(recording, i)
+        assert clip is None or clip.frames.size
+        return 1e3 * (clock() - start)
+
+    def job() -> dict[str, list[float]]:
+        with path.open("rb") as handle:
+            os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # the first reads come from the disk
+        with Clips(path) as clips:
+            cold = [read(clips, i) for i in reads[:CLIP_CELLS]]
+            warm = [read(clips, i) for i in reads]
+            processor = [read(clips, i, time.thread_time) for i in reads]
+            with ThreadPoolExecutor(4) as pool:
+                threads = list(pool.map(lambda i: read(clips, i), reads))
+        shown = (50, 95, 99, 100)
+        found = {"cold": cold, "warm": warm, "processor": processor, "threads": threads}
+        return {name: np.percentile(ms, shown).tolist() for name, ms in found.items()}
+
+    return job
+
+
+def _clips(folder: Path, cells: int) -> Path:
+    return folder / f"clips_{cells}.h5"
+
+
 def _held(folder: Path) -> int:
     return int((folder / "movie.bin").stat().st_size // (2 * int(np.prod(FOV))))
 
 
 JOBS: dict[str, Callable[..., Callable[[], Any]]] = {
+    "make": job_make,
     "read": job_read,
     "product": job_product,
     "features": job_features,
@@ -208,10 +247,11 @@ JOBS: dict[str, Callable[..., Callable[[], Any]]] = {
     "features, serial": job_serial,
     "features, processes": job_processes,
     "published": job_published,
+    "clip reads": job_clip_reads,
 }
 
 
-def measured(folder: Path, name: str, cells: int, frames: int) -> dict[str, float]:
+def measured(folder: Path, name: str, cells: int, frames: int) -> dict[str, Any]:
     """Run one measurement in a process of its own: seconds, and peak memory in MiB of it and (largest of) its children."""
     command = [sys.executable, __file__, "--job", name, "--folder", str(folder), "--cells", str(cells), "--frames", str(frames)]
     out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -222,65 +262,18 @@ def run_job(folder: Path, name: str, cells: int, frames: int) -> None:
     job = JOBS[name](folder, cells, frames)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     cpu, start = sum(os.times()[:4]), time.perf_counter()
-    job()
+    more = job() or {}
     took, cpu = time.perf_counter() - start, sum(os.times()[:4]) - cpu
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(json.dumps({"seconds": took, "cpu": cpu, "peak": peak / 1024, "before": before / 1024}))
-
-
-def compare(folder: Path, cells: int, frames: int, runs: int, names: list[str]) -> None:
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    for _ in range(runs):
-        for name in names:
-            found[name].append(measured(folder, name, cells, frames))
-    print(f"{cells} candidates, {frames} frames of {FOV[0]} x {FOV[1]}, fastest of {runs} runs")
-    part = {name: cells / min(cells, PUBLISHED_CELLS) if name == "published" else 1 for name in names}
-    best = {name: part[name] * min(r["seconds"] for r in results) for name, results in found.items()}
-    cpu = {name: part[name] * min(r["cpu"] for r in results) for name, results in found.items()}
-    for name, results in found.items():
-        passed = f"{best[name]:7.1f} s = {best[name] / best['product']:5.1f} x product"
-        worked = f"processor {cpu[name]:7.1f} s = {cpu[name] / cpu['product']:5.1f} x"
-        print(f"{name:<20} {passed}   {worked}   peak {max(r['peak'] for r in results):5.0f} MiB", flush=True)
-    if {"published", "features"} <= found.keys():
-        faster, less = (times["published"] / times["features"] for times in (best, cpu))
-        print(f"published: from {PUBLISHED_CELLS} candidates; features take 1/{faster:.0f} of its time, 1/{less:.0f} of its processor time")
-
-
-def scaling(folder: Path, cells: int, frames: int, runs: int) -> None:
-    for what, sizes in (
-        ("frames", [(cells, n) for n in (frames // 4, frames // 2, frames, 2 * frames, 4 * frames)]),
-        ("candidates", [(n, frames) for n in (1_000, 3_000, 10_000, 30_000, 50_000)]),
-    ):
-        print(f"by {what}:")
-        for c, f in sizes:
-            results = [measured(folder, "features and clips", c, f) for _ in range(runs)]
-            seconds, peak = min(r["seconds"] for r in results), max(r["peak"] for r in results)
-            cpu = min(r["cpu"] for r in results)
-            per = 1e3 * cpu / (f if what == "frames" else c)
-            worked = f"processor {cpu:7.1f} s = {per:6.2f} ms per {what[:-1]}"
-            print(f"  {c:6d} candidates, {f:6d} frames {seconds:7.1f} s   {worked}   peak {peak:5.0f} MiB", flush=True)
+    print(json.dumps({"seconds": took, "cpu": cpu, "peak": peak / 1024, "before": before / 1024, **more}))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", type=int, default=10_000)
-    parser.add_argument("--frames", type=int, default=3_000)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--folder", type=Path)
-    parser.add_argument("--scaling", action="store_true")
-    parser.add_argument("--only", help="comma-separated measurements")
-    parser.add_argument("--job", help=argparse.SUPPRESS)
+    for name, kind in (("folder", Path), ("job", str), ("cells", int), ("frames", int)):
+        parser.add_argument(f"--{name}", type=kind, required=True)
     a = parser.parse_args()
-    if a.job:
-        run_job(a.folder, a.job, a.cells, a.frames)
-        return
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = a.folder or Path(temporary)
-        make(folder, a.cells, a.frames)
-        names = [name for name in JOBS if a.only is None or name in ("product", *a.only.split(","))]
-        compare(folder, a.cells, a.frames, a.runs, names)
-        if a.scaling:
-            scaling(folder, a.cells, a.frames, a.runs)
+    run_job(a.folder, a.job, a.cells, a.frames)
 
 
 if __name__ == "__main__":
