@@ -210,7 +210,8 @@ class People:
 
     def annotators(self) -> tuple[str, ...]:
         """Everybody with a label in force, by name."""
-        return tuple(self._labels.by_annotator())
+        with self._change:
+            return tuple(self._labels.by_annotator())
 
     def votes(self) -> dict[CandidateId, dict[str, Label]]:
         """Everybody's own label of every labelled candidate, whichever counts; in the order of the candidates."""

@@ -112,11 +112,13 @@ class Remarking:
 
     def notes_on(self, candidate: CandidateId | tuple[str, int] | int) -> tuple[Note, ...]:
         """Everybody's notes on a candidate, in the order they were written."""
-        return tuple(self._remarks.notes.get(self._where(self.id(candidate)), {}).values())
+        where = self._where(self.id(candidate))
+        with self._change:
+            return tuple(self._remarks.notes.get(where, {}).values())
 
     def flagged(self) -> tuple[CandidateId, ...]:
         """The candidates that are flagged, in their order."""
-        flags = self._remarks.flags
+        flags = set(self._remarks.flags)  # another thread may be flagging
         return tuple(
             CandidateId(key, i)
             for key, recording in self.recordings.items()
@@ -143,13 +145,16 @@ class Remarking:
     def _with_remarks(self, curations: Mapping[str, Curation]) -> dict[str, Curation]:
         """Add notes and flags to decisions."""
         out = {}
+        with self._change:
+            flags = set(self._remarks.flags)
+            written = {where: {who: note.text for who, note in notes.items()} for where, notes in self._remarks.notes.items()}
         for key, curation in curations.items():
             remarks: dict[int, dict[str, Any]] = {}
-            if any(key == where[0] for where in (*self._remarks.notes, *self._remarks.flags)):
+            if any(key == where[0] for where in (*written, *flags)):
                 for i, fingerprint in enumerate(curation.candidate_fingerprints):
-                    notes = self._remarks.notes.get((key, fingerprint), {})
-                    found: dict[str, Any] = {"notes": {who: note.text for who, note in notes.items()}} if notes else {}
-                    if (key, fingerprint) in self._remarks.flags:
+                    notes = written.get((key, fingerprint))
+                    found: dict[str, Any] = {"notes": notes} if notes else {}
+                    if (key, fingerprint) in flags:
                         found["flagged"] = True
                     if found:
                         remarks[i] = found

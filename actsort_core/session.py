@@ -350,7 +350,8 @@ class Session(asking.Asking, learning.Learning, people.People, remarks.Remarking
 
     def labels(self) -> tuple[Label, ...]:
         """The labels in force, in the order of the candidates."""
-        return tuple(self._current[c] for c in sorted(self._current, key=self._position.__getitem__))
+        current = dict(self._current)  # another thread may be labelling
+        return tuple(current[c] for c in sorted(current, key=self._position.__getitem__))
 
     def curations(self) -> dict[str, Curation]:
         """The decisions by recording, on all labels given so far (waits for the fit that knows them)."""

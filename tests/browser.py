@@ -23,6 +23,7 @@ import pytest
 
 from actsort_core.simulate import simulate_movie
 
+EVERY = "ACTSORT_ARTEFACTS" in os.environ  # a screenshot in every size and theme; without it in two, which is quicker
 ARTEFACTS = Path(os.environ.get("ACTSORT_ARTEFACTS") or "test-artefacts")
 SIZES = ((1280, 720), (1920, 1080), (3840, 2160))
 THEMES = ("dark", "light")
@@ -188,10 +189,11 @@ class Tab:
         before, found = self.page.viewport_size, {}
         for width, height in sizes:
             self.page.set_viewport_size({"width": width, "height": height})
-            for theme in themes:
+            for theme in themes if EVERY else themes[:1] if width == SIZES[0][0] else themes[1:] if width == SIZES[-1][0] else ():
                 self.page.emulate_media(color_scheme=theme)
                 self.frame()
                 self.page.screenshot(path=ARTEFACTS / f"{name}-{width}x{height}-{theme}.png")
+            self.frame()
             if check and (faults := self.faults()):
                 found[f"{width}x{height}"] = faults
         self.page.set_viewport_size(before)
@@ -309,3 +311,27 @@ def lab(lab_folder: tuple[Path, np.ndarray], tmp_path: Path, opened: Callable[..
         )
 
     return make
+
+
+def values(folder) -> dict[int, str]:
+    """The label of each candidate, as the journal gives it: the last one that was not taken back."""
+    given, out = journal(folder), {}
+    undone = [e["target"] for e in given if e["kind"] == "undo"]
+    for e in given:
+        if e["kind"] == "redo":
+            undone.remove(e["target"])
+    for e in given:
+        if e["kind"] == "label" and e["seq"] not in undone:
+            out[e["index"]] = e["class"]
+    return out
+
+
+def answer(tab, keys, folder):
+    """Presses keys, one for each candidate that appears; returns what was shown at each."""
+    seen = []
+    for key in keys:
+        seen.append(tab.pos)
+        tab.press(key)
+        tab.moved(seen[-1])
+    tab.until(lambda: tab.page.evaluate("window.__actsort.app.pending") == 0, "the server has all labels")
+    return seen

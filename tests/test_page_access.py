@@ -134,7 +134,8 @@ def test_every_control_is_reached_with_the_tab_key_and_the_focus_is_seen(view, l
           window.wanted.delete(e);
           const how = getComputedStyle(e);
           // The thumb of a slider among the filters is a part of its own.
-          const seen = e === document.body || e.matches(".rv-slider:focus-visible") || (how.outlineStyle !== "none" && parseFloat(how.outlineWidth) > 0) || how.boxShadow !== "none";
+          const outlined = how.outlineStyle !== "none" && parseFloat(how.outlineWidth) > 0;
+          const seen = e === document.body || e.matches(".rv-slider:focus-visible") || outlined || how.boxShadow !== "none";
           return [window.wanted.size, seen ? "" : `${e.tagName} ${e.id} ${e.className}`];
         }""")
         if left[1]:

@@ -42,6 +42,7 @@ def balanced_accuracy(accepted: np.ndarray, truth: np.ndarray) -> float:
     return float((accepted[truth].mean() + (~accepted[~truth]).mean()) / 2)
 
 
+@pytest.mark.slow
 def test_two_hundred_labels_of_a_simulated_person_beat_the_toolkit(opened, tmp_path, visit):
     """She is wrong now and then, unsure now and then, takes labels back, and puts some off: as people do."""
     made = simulate_movie(400, fov=(160, 200), n_frames=400, seed=5)

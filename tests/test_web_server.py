@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import stat
+import sys
 import threading
 from pathlib import Path
 
@@ -201,6 +202,39 @@ def test_notes_flags_history_and_other_people(page, tab):
     assert bob.post("undo", id="b")["pos"] == 6
     assert tab.post("undo", id="t")["pos"] == 4
     assert tab.get("status")["annotators"] == {"bob": 1}
+
+
+def test_looking_while_others_label_undo_and_flag_never_fails(page):
+    """What is shown is read by one thread while another changes it; threads take turns after every few instructions."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    done, problems = threading.Event(), []
+
+    def change(name):
+        client = Client(page.address, name)
+        for i in range(60):
+            client.label(i % 40, CELL if i % 3 else NOT_CELL)
+            client.post("flag", id=f"{name}f{i}", pos=i % 40, on=i % 2 == 0)
+            client.post("note", id=f"{name}n{i}", pos=i % 40, text="x" * (i % 2))
+            if i % 2:
+                client.post("undo", id=f"{name}u{i}")
+        done.set()
+
+    def look(path):
+        client = Client(page.address)
+        while not done.is_set():
+            status, found, _ = client.ask("GET", f"/api/{path}")
+            if status != 200:
+                problems.append((path, found))
+
+    looking = [threading.Thread(target=look, args=[path]) for path in ("state", "quality", "status", "votes", "history", "candidate/3")]
+    changing = [threading.Thread(target=change, args=[name]) for name in ("ana", "bob")]
+    for thread in (*looking, *changing):
+        thread.start()
+    for thread in (*changing, *looking):
+        thread.join()
+    sys.setswitchinterval(before)
+    assert problems == []
 
 
 def test_nothing_new_needs_no_answer(page, tab):
@@ -496,7 +530,7 @@ def test_a_read_only_session_cannot_be_shown(opened, result):
 
 
 def test_without_the_packages_the_message_says_what_to_install(opened, result, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "uvicorn", None)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(ImportError, match="uvicorn") as raised:
         opened(result).show(port=0)
     assert "actsort[web]" in raised.value.hint

@@ -113,7 +113,7 @@ export function mountFacts(panel, app) {
     toolkit.className = verdict > 0 ? "cell" : verdict < 0 ? "not_cell" : "quiet";
     const p = state.probability[pos];
     if (Number.isNaN(p)) {
-      put(model, "none before a few labels of each kind");
+      put(model, "none yet");
       model.className = "quiet";
     } else {
       const threshold = state.thresholds[current.recording] ?? 0.5;

@@ -85,17 +85,23 @@ export function mountFooter(footer, app) {
   const no = h("p", {});
   const refused = h("div", { class: "banner error", id: "refused", role: "alert", hidden: true }, no, h("button", { type: "button", onclick: () => app.emit("open-refused") }, "Show them"));
   footer.append(banner, refused);
+  let told = false;
   const show = () => {
     const { outbox } = app;
     const waiting = app.outbox.entries.length;
     const labels = waiting ? `${waiting} ${waiting === 1 ? "label" : "labels"} waiting` : "nothing is waiting";
     const status = outbox.trouble?.status ?? 0;
-    banner.hidden = outbox.online && !(outbox.trouble && (waiting || status === 403)) && outbox.stored;
+    const open = outbox.stored ? "" : " Leave this tab open until they are sent.";
+    banner.hidden = outbox.online && !(outbox.trouble && (waiting || status === 403));
     if (!banner.hidden) {
-      if (!outbox.online) put(gone, `The server does not answer. What you press is kept here and will be sent: ${labels}. If it was stopped, start it again${location.port ? ` with --port ${location.port}` : ""}.`);
+      if (!outbox.online) put(gone, `The server does not answer. What you press is kept here and will be sent: ${labels}.${open} If it was stopped, start it again${location.port ? ` with --port ${location.port}` : ""}.`);
       else if (status === 403) put(gone, `The server was started anew: open the address it printed. What you pressed is kept in this browser: ${labels}.`);
-      else if (outbox.trouble) put(gone, `${outbox.trouble.what} ${outbox.trouble.hint} Kept here and sent again: ${labels}.`);
-      else put(gone, "This browser does not let the page keep anything: leave the tab open until all labels are sent.");
+      else if (outbox.trouble) put(gone, `${outbox.trouble.what} ${outbox.trouble.hint} Kept here and sent again: ${labels}.${open}`);
+    }
+    if (!outbox.stored && !told) {
+      // Once: a frame in a notebook often may keep nothing, and everything else works there.
+      told = true;
+      app.say("This browser does not let the page keep anything: should the server be gone, leave the tab open until all labels are sent.", { kind: "info", hint: "" });
     }
     refused.hidden = !outbox.refused.length;
     if (outbox.refused.length) {

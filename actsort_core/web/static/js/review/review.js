@@ -293,6 +293,7 @@ export class Desk {
     if (reveal) this.shower?.reveal(pos);
     this.shower?.redraw();
     this.details.show();
+    this.bar.show();
   }
 
   /**
