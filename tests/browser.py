@@ -33,7 +33,7 @@ SWITCHES = (
     *("--disable-sync", "--disable-dev-shm-usage"),
     "--host-resolver-rules=MAP evil.example 127.0.0.1",  # a foreign name that points here, as DNS rebinding makes one
 )
-PATIENCE = 20.0  # seconds until what is waited for counts as never; machines may be busy
+PATIENCE = 60.0  # seconds until what is waited for counts as never; machines may be busy
 
 _FAULTS = (Path(__file__).parent / "page_faults.js").read_text(encoding="utf-8")
 

@@ -181,7 +181,7 @@ class TraceView {
     const left = 3.4 * rem;
     const room = height - axis - 1.1 * rem;
     const row = Math.min(2.2 * rem, Math.max(0, (room * 0.5) / Math.max(1, n)));
-    const shown = row >= 0.8 * rem ? n : Math.min(n, Math.floor((room * 0.5) / (0.95 * rem)));
+    const shown = row >= 0.95 * rem ? n : Math.min(n, Math.floor((room * 0.5) / (0.95 * rem)));
     const each = shown ? Math.max(row, Math.min(0.95 * rem, row || rem)) : 0;
     const below = shown * each;
     return { rem, axis, left, shown, each, main: { x: left, y: 1.1 * rem, w: Math.max(10, width - left - 0.6 * rem), h: Math.max(10, room - below - (shown ? 0.25 * rem : 0)) }, bottom: height - axis };
@@ -253,7 +253,7 @@ class TraceView {
       const x = Math.round(box.x + ((t - t0) / (t1 - t0)) * box.w) + 0.5;
       context.moveTo(x, box.y);
       context.lineTo(x, bottom);
-      if (x < box.x + box.w - 2.4 * rem) context.fillText(number(t), x, bottom + 0.15 * rem);
+      if (x < box.x + box.w - (fps ? 2.4 : 4.4) * rem) context.fillText(number(t), x, bottom + 0.15 * rem);
     }
     context.textAlign = "right";
     context.fillText(fps ? "s" : "frame", box.x + box.w, bottom + 0.15 * rem);
