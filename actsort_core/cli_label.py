@@ -112,6 +112,8 @@ def label(
         _say(opened)
         click.echo(page.address)
         sys.stdout.flush()
+        if page.for_others:
+            click.echo(f"Others reach it, unencrypted, at {page.for_others}", err=True)
         if line := forwarding(page.port, os.environ):
             click.echo(f"On your own machine, type this and leave it running; then open the address there:\n  {line}", err=True)
         elif not no_browser:

@@ -56,7 +56,7 @@ def test_other_types_are_no_pack():
 
 # ---- the guard
 
-GUARD = Guard("t" * 32, "w" * 32, frozenset({"lab-server"}), 8765)
+GUARD = Guard("t" * 32, "w" * 32, frozenset({"lab-server"}))
 
 
 def refused(method="GET", path="/api/state", token="t" * 32, host="127.0.0.1:8765", query=b"", **more):
@@ -81,6 +81,18 @@ def test_it_is_known_by_the_names_of_this_machine_and_by_any_forwarded_port(host
 )
 def test_a_name_that_was_made_to_point_here_is_refused(host):
     assert refused(host=host)[0] == 403
+
+
+def test_where_it_listens_to_others_it_is_reached_by_number_but_not_by_any_name():
+    guard = Guard("t" * 32, "w" * 32, frozenset(), others=True)
+
+    def status(host):
+        found = guard.refuse({"method": "GET", "path": "/static/x", "query_string": b""}, [(b"host", host.encode())])
+        return None if found is None else found.status
+
+    assert status("10.9.8.7:8765") is None
+    assert status("[fe80::1]:8765") is None
+    assert status("evil.example:8765") == 403
 
 
 def test_no_host_or_two_are_refused():

@@ -461,6 +461,17 @@ def test_one_line_on_standard_output_and_the_line_to_forward_the_port_on_a_serve
     assert re.search(rf"ssh -N -L {port}:127\.0\.0\.1:{port} -p 2222 \S+@10\.9\.8\.7\n", err)
 
 
+def test_others_are_let_in_where_it_is_asked_for(served, result):
+    process = served(result, "--port", "0", "--host", "0.0.0.0")
+    client = process.client
+    assert process.address.startswith("http://127.0.0.1:")
+    assert client.ask("GET", "/api/pulse", Host=f"10.1.2.3:{client.port}")[0] == 200
+    assert client.ask("GET", "/api/pulse", Host="evil.example")[0] == 403
+    _, out, err = process.interrupt()
+    assert out == ""
+    assert "Others reach it, unencrypted, at http://" in err
+
+
 def test_the_line_to_forward(monkeypatch):
     monkeypatch.setattr(serve.getpass, "getuser", lambda: "ana")
     assert serve.forwarding(8765, {}) is None

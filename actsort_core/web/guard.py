@@ -31,8 +31,9 @@ class Guard:
         Of who may label, and of who may only watch.
     names
         Host names it is reached by, lower case, besides the loopback ones.
-    port
-        Where it listens; 0 until that is known.
+    others
+        Whether it listens to other machines, too: then it may be reached by any address in numbers. A name that somebody made point here
+        (DNS rebinding) is never one.
 
     Notes
     -----
@@ -43,7 +44,7 @@ class Guard:
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     watch: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     names: frozenset[str] = frozenset()
-    port: int = 0
+    others: bool = False
 
     def refuse(self, scope: dict[str, object], headers: Iterable[tuple[bytes, bytes]]) -> Refusal | None:
         """Why a request is refused; None where it may go on.
@@ -99,6 +100,6 @@ class Guard:
         if name == "localhost" or name in self.names:
             return True  # the port may be another one: ssh -L 9000:localhost:8765
         try:
-            return ipaddress.ip_address(name).is_loopback
+            return ipaddress.ip_address(name).is_loopback or self.others
         except ValueError:
             return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import html
+import ipaddress
 import json
 import os
 import secrets
@@ -79,6 +80,10 @@ def bind(host: str = HOST, port: int | None = None) -> socket.socket:
     raise UsageError(f"Port {port} on {host} is not to be had ({problem.strerror}).", "Take another one, or --port 0 for any that is free.")
 
 
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
 def _tokens(folder: Path) -> dict[str, str]:
     """The tokens of a session's page; made where there are none. Readable by their owner alone."""
     path = folder / PAGE
@@ -150,7 +155,9 @@ class Page:
     Attributes
     ----------
     address
-        To open in a browser.
+        To open in a browser on this machine.
+    for_others
+        To open on others; None where it listens to this machine alone.
 
     Raises
     ------
@@ -177,8 +184,9 @@ class Page:
                 session.wait(5)  # a session that is resumed should ask what the model asks
             self.desk = Desk(session, blind)
             tokens = _tokens(session.folder)
-            names = frozenset({host.lower(), socket.gethostname().lower()} if host != HOST else ())
-            guard = Guard(tokens["token"], tokens["watch"], names, self.port)
+            others = not _is_loopback(self._socket.getsockname()[0])
+            names = frozenset({host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()} if others else ())
+            guard = Guard(tokens["token"], tokens["watch"], names, others)
             config = uvicorn.Config(
                 build_app(self.desk, guard), log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=2, ws="none"
             )
@@ -188,6 +196,7 @@ class Page:
         self._server = uvicorn.Server(config)
         self._thread: threading.Thread | None = None
         shown = HOST if host in ("0.0.0.0", "::", "") else host
+        self.for_others = f"http://{socket.getfqdn()}:{self.port}/?token={guard.token}" if others else None
         self.address = f"http://{f'[{shown}]' if ':' in shown else shown}:{self.port}/?token={guard.token}"
         _remember(session.folder, {**tokens, "port": self.port, "pid": os.getpid()})
         threading.Thread(target=self._warm_up, name="actsort-page-warm-up", daemon=True).start()
