@@ -7,8 +7,9 @@ import { decode, outlineNeighbours } from "./decode.js";
 /** @typedef {import("./types.js").Question} Question */
 /** @typedef {import("./types.js").Footprints} Footprints */
 
-const AHEAD = 24; // candidates fetched ahead at once: some ten seconds of very fast sorting
-const RESERVE = 112; // and in all, one by one while nothing else is to do: a burst of a hundred keys finds its candidates
+const SOON = 6; // of the order after the latest fit, fetched at once: each label brings a new order, so that later ones would be fetched in vain
+const AHEAD = 24; // questions that come with each answer
+const RESERVE = 112; // candidates kept ready in all, of this order or an earlier one, fetched one by one: a burst of a hundred keys finds its candidates
 const REFILL = 80; // fewer questions than so many: ask for more
 const FEW = 8; // where the server has no more than these, its answers to labels bring them
 const KEEP = 280; // decoded candidates kept in memory
@@ -73,7 +74,8 @@ export class Queue extends EventTarget {
     this.questions = [...kept, ...fresh, ...rest].slice(0, RESERVE + AHEAD);
     // Where only candidates that were put off are left, the server gives these.
     this.finished = !answer.questions.some(free);
-    this.prefetch(this.questions.slice(0, RESERVE).map((q) => q.pos));
+    const lacking = Math.max(0, RESERVE - this.questions.filter((q) => this.ready.has(q.pos)).length);
+    this.prefetch(this.questions.map((q) => q.pos), lacking);
     this.dispatchEvent(new CustomEvent("filled"));
   }
 
@@ -103,11 +105,12 @@ export class Queue extends EventTarget {
     this.finished = false;
   }
 
-  /** @param {number[]} positions most wanted first */
-  prefetch(positions) {
+  /** @param {number[]} positions most wanted first @param {number} [reserve] how many to fetch besides the first few */
+  prefetch(positions, reserve = RESERVE) {
     const missing = (/** @type {number} */ pos) => !this.ready.has(pos) && !this.coming.has(pos);
-    this.urgent = positions.slice(0, AHEAD).filter(missing).length;
-    this.wanted = positions.filter(missing);
+    const soon = positions.slice(0, SOON).filter(missing);
+    this.urgent = soon.length;
+    this.wanted = [...soon, ...positions.slice(SOON).filter(missing).slice(0, reserve)];
     this.pump();
   }
 

@@ -14,7 +14,7 @@ const NEAR = 60; // frames before and after the event that are shown from near
 const ZOOM = 150; // and where the whole panel zooms on it
 const LEAST = 20; // frames, the closest zoom
 const HALF = 5; // frames of a snippet before its event
-const WAIT = 120; // ms without movement before details are fetched
+const WAIT = 350; // ms that a stretch is looked at before more of it is fetched: who sorts fast does not need it
 const KEEP = 60; // stretches kept
 
 /** @param {HTMLElement} panel @param {App} app @param {import("./look.js").Look} look */
@@ -122,7 +122,7 @@ class TraceView {
   source(pos, whole, from, to, width) {
     if (whole.full) return whole;
     const perFrame = whole.values.length / 2 / (whole.stop - whole.start);
-    if ((to - from) * perFrame >= width) return whole;
+    if ((to - from) * perFrame >= width * 0.6) return whole; // each value is a lowest and a highest: hardly coarser than the pixels
     for (const detail of this.details.values()) {
       if (detail.pos === pos && detail.start <= from && detail.stop >= to && (detail.full || (detail.values.length / 2 / (detail.stop - detail.start)) * (to - from) >= width * 0.7)) return detail;
     }
