@@ -14,15 +14,17 @@
  * @param {Source} source
  * @param {{x: number, y: number, w: number, h: number}} box
  * @param {{from: number, to: number, low: number, high: number}} range
+ * @param {boolean} [small] a row a few pixels high: its highest values alone, every other pixel. Strokes are what takes longest of a new candidate.
  */
-export function drawTrace(context, source, box, range) {
+export function drawTrace(context, source, box, range, small = false) {
   const { from, to, low, high } = range;
   const perPixel = (to - from) / box.w;
   const yOf = (/** @type {number} */ v) => box.y + box.h - ((v - low) / (high - low || 1)) * box.h;
   context.beginPath();
   const bins = source.full ? source.values.length : source.values.length / 2;
   const wide = (source.stop - source.start) / bins; // frames of one value
-  if (perPixel < 1.5 * wide) {
+  if (small && 2 * perPixel > wide) drawTops(context, source, box, range, yOf);
+  else if (perPixel < 1.5 * wide) {
     // Values lie farther apart than pixels: a line from one to the next.
     const first = Math.max(0, Math.floor((from - source.start) / wide));
     const end = Math.min(bins, Math.ceil((to - source.start) / wide) + 1);
@@ -78,6 +80,37 @@ export function drawTrace(context, source, box, range) {
     }
   }
   context.stroke();
+}
+
+/**
+ * The highest value of every two pixels, in one line.
+ * @param {CanvasRenderingContext2D} context
+ * @param {Source} source
+ * @param {{x: number, y: number, w: number, h: number}} box
+ * @param {{from: number, to: number}} range
+ * @param {(value: number) => number} yOf
+ */
+function drawTops(context, source, box, { from, to }, yOf) {
+  const { values, full } = source;
+  const bins = full ? values.length : values.length / 2;
+  const per = (((to - from) / box.w) * bins) / (source.stop - source.start); // values of one pixel
+  const first = ((from - source.start) * bins) / (source.stop - source.start);
+  let open = false;
+  for (let x = 0; x < box.w; x += 2) {
+    const a = Math.max(0, Math.floor(first + x * per));
+    const b = Math.min(bins, Math.max(a + 1, Math.ceil(first + (x + 2) * per)));
+    let high = -Infinity;
+    for (let i = a; i < b; i += 1) {
+      const v = values[full ? i : 2 * i + 1];
+      if (v > high) high = v;
+    }
+    if (high === -Infinity) open = false;
+    else if (open) context.lineTo(box.x + x + 1, yOf(high));
+    else {
+      context.moveTo(box.x + x + 1, yOf(high));
+      open = true;
+    }
+  }
 }
 
 /** Round numbers between two values, about `n` of them. @param {number} low @param {number} high @param {number} n */

@@ -14,6 +14,7 @@ import { imageName } from "./maptools.js";
 const SPEEDS = [2, 4, 6, 10, 15, 20, 30];
 const STILLS = 4; // images of the field of view that are shown where there is no movie
 const GAP = 4; // CSS pixels between two
+const SETTLE = 300; // ms that a new candidate stands still: the screen is busy with everything else about it
 
 /** @param {HTMLElement} panel @param {App} app @param {import("./look.js").Look} look */
 export function mountPlayer(panel, app, look) {
@@ -37,7 +38,6 @@ export function mountPlayer(panel, app, look) {
 
   /** @type {{x: number, y: number, w: number, h: number}[]} */
   let boxes = [];
-  let last = 0;
 
   /** @param {number} n */
   function layout(n) {
@@ -156,17 +156,16 @@ export function mountPlayer(panel, app, look) {
     caption(context, end, "footprint");
   }
 
-  /** @param {number} now */
-  function tick(now) {
-    requestAnimationFrame(tick);
+  // A timer, not every frame of the screen: frames in which nothing moves would keep the browser from painting the next candidate at once.
+  function tick() {
     const { settings, current } = app;
+    setTimeout(tick, 1000 / settings.fps);
     if (!settings.playing || app.view !== "sort" || !current?.frames || document.hidden) return;
-    if (now - last < 1000 / settings.fps) return;
-    last = now;
+    if (performance.now() - app.shownAt < SETTLE) return;
     look.play((look.frame + 1) % Math.max(1, frames.length));
     draw();
   }
-  requestAnimationFrame(tick);
+  tick();
 
   /** @param {number} by */
   function faster(by) {

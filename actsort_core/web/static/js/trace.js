@@ -215,7 +215,7 @@ class TraceView {
       const its = this.source(pos, this.other(candidate, i), from, to, box.w);
       const [lo, hi] = extent(its, from, to);
       context.strokeStyle = neighbourColour(i, false);
-      drawTrace(context, its, box, { from, to, low: lo, high: hi });
+      drawTrace(context, its, box, { from, to, low: lo, high: hi }, true);
       context.font = font(0.78, "600");
       context.textAlign = "left";
       context.textBaseline = "middle";
