@@ -72,6 +72,8 @@ def label(
 
     On a server, the line to type on your own machine is printed, too.
     """
+    from threadpoolctl import threadpool_limits
+
     from actsort_core.classes import parse
     from actsort_core.cli_common import result_or_session
     from actsort_core.opening import open as open_session
@@ -107,7 +109,8 @@ def label(
         if address is None:
             raise
         raise LockedError(error.what, f"Its page is here: {address}") from error
-    with opened:
+    # The browser needs a core, too: a second thread of the linear algebra gains nothing in fits of milliseconds, and waits busily.
+    with opened, threadpool_limits(1):
         page = Page(opened, port, host, blind)
         _say(opened)
         click.echo(page.address)

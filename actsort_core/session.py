@@ -21,7 +21,7 @@ from actsort_core import asking, decide, engine, learning, models, people, plugi
 from actsort_core.errors import CandidateError, UsageError
 from actsort_core.features.table import FeatureTable, Progress, select
 from actsort_core.journal import Journal, fold, label_of
-from actsort_core.model import CandidateId, Curation, Decision, Label, Prior
+from actsort_core.model import CandidateId, Curation, Decision, Label, Predictions, Prior
 from actsort_core.refit import Question, Refitter, weakly
 from actsort_core.store import Options, Source
 
@@ -358,9 +358,16 @@ class Session(asking.Asking, learning.Learning, people.People, remarks.Remarking
         self.wait()
         return self._with_remarks(self._with_people(self.decided()))
 
-    def decided(self) -> dict[str, Curation]:
-        """The decisions by recording as they stand, by the latest fit: for showing. Does not wait for one; people's votes are left out."""
-        return decide.curate(self.recordings, self.priors, dict(self._current), self.predictions(), self.options.kind)
+    def decided(self, predictions: Predictions | None = None) -> dict[str, Curation]:
+        """The decisions by recording as they stand, by the latest fit: for showing. Does not wait for one; people's votes are left out.
+
+        Parameters
+        ----------
+        predictions
+            What `predictions` just returned, where it is known already.
+        """
+        known = self.predictions() if predictions is None else predictions
+        return decide.curate(self.recordings, self.priors, dict(self._current), known, self.options.kind)
 
     def decisions(self) -> tuple[Decision, ...]:
         """The final verdict on every candidate of the session: labels first, else the model, else the host."""

@@ -186,8 +186,8 @@ class Desk:
     def _pack_state(self, revision: int) -> bytes:
         session = self.session
         n, classes, people = self.n_cells, session.options.known_classes, session.annotators()
-        found = session.decided()
         predictions = session.predictions()
+        found = session.decided(predictions)
         label, who, flagged = (np.zeros(n, np.uint8) for _ in range(3))
         for given in session.labels():
             at = self.pos(given.candidate)
@@ -200,7 +200,7 @@ class Desk:
         def joined(parts: Sequence[NDArray[Any]], dtype: type) -> NDArray[Any]:
             return np.concatenate([np.zeros(0, dtype), *parts]).astype(dtype)
 
-        origin = [np.vectorize(_ORIGINS.__getitem__, otypes=[np.uint8])(c.origin) if c.n_cells else c.origin for c in found.values()]
+        origin = [sum(number * (c.origin == name) for name, number in _ORIGINS.items()) for c in found.values()]
         header = {
             "rev": revision,
             "labels": len(session.labels()),

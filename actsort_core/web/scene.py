@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from actsort_core.errors import FormatError
 from actsort_core.features.table import FeatureTable
@@ -86,6 +87,10 @@ class Scene:
         return self.weights.tocsr()
 
     @cached_property
+    def _places(self) -> KDTree:
+        return KDTree(self.centres)
+
+    @cached_property
     def _norms(self) -> NDArray[np.float64]:
         return np.sqrt(np.asarray(self.weights.multiply(self.weights).sum(axis=0), np.float64)).ravel()
 
@@ -104,10 +109,11 @@ class Scene:
         found = sorted(((int(k), float(min(c, 1))) for k, c in zip(kinds, cosine, strict=True) if k != index), key=lambda f: -f[1])
         found = found[:NEIGHBOURS]
         if len(found) < NEAR:
-            distance = np.hypot(*(self.centres - self.centres[index]).T)
             reach = 2 * np.sqrt(len(pixels)) + 6
             known = {index, *(k for k, _ in found)}
-            close = [int(k) for k in np.argsort(distance)[: NEAR + len(known)] if distance[k] <= reach and int(k) not in known]
+            n = min(NEAR + len(known), self.recording.n_cells)
+            distances, nearest = self._places.query(self.centres[index], k=np.arange(1, n + 1))
+            close = [int(k) for k, far in zip(nearest, distances, strict=True) if far <= reach and int(k) not in known]
             found += [(k, 0.0) for k in close if self._norms[k] > 0][: NEAR - len(found)]
         return found
 
@@ -199,7 +205,7 @@ class Scene:
 
     def warm_up(self) -> None:
         """Work out what the first candidates need, before somebody waits for it."""
-        _ = (self._norms, self._by_pixel, self.centres, self.outlines)
+        _ = (self._norms, self._by_pixel, self._places, self.outlines)
 
     def thumbs(self, indices: Sequence[int], size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
         """Small pictures: footprints and images ``(k, size, size)``, traces ``(k, 96)``, all 0 to 255."""

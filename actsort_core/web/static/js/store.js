@@ -55,6 +55,7 @@ export class App extends Walk {
     this.waitingChanges = undefined;
     this.allChanged = false;
     this.stateAt = 0;
+    this.stateTook = 0; // ms that the last one took
     this.stateComing = false;
     /** @type {ReturnType<typeof painter> | null} */
     this.paintOne = null;
@@ -311,12 +312,14 @@ export class App extends Walk {
 
   /** The whole state, at most once a second. @param {boolean} [force] */
   async refresh(force = false) {
-    if (this.stateComing || (!force && performance.now() - this.stateAt < STATE_EVERY)) return;
+    if (this.stateComing || (!force && performance.now() - this.stateAt < Math.max(STATE_EVERY, 8 * this.stateTook))) return;
     this.stateComing = true;
     this.stateAt = performance.now();
     try {
+      const begin = performance.now();
       const pack = await this.api.packOrNothing("api/state", force ? {} : { since: this.state.rev });
       if (pack) {
+        this.stateTook = performance.now() - begin; // the larger the session, the more seldom
         this.state = readState(pack);
         // What the server has not heard yet stays as it was said here.
         for (const entry of this.outbox.entries) {
