@@ -6,6 +6,7 @@ Nothing in a file is trusted: no pickle is ever loaded, and declared sizes must 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import struct
 import zipfile
@@ -184,10 +185,21 @@ def _member(path: Path, archive: zipfile.ZipFile, key: str) -> Member:
 
 
 def _start(member: Member) -> int:
-    """Byte of the archive at which the values of a member begin, looked up anew: a write-back shifts what follows the verdicts."""
+    """Byte of the archive at which the values of a member begin; looked up anew where the file changed: a write-back shifts what follows
+    the verdicts.
+    """
     path = member.path
     if not path.is_file():
         raise MissingFileError(f"{path} is gone.", "It was there before: restore or mount it again.")
+    with _damage(path):
+        now = path.stat()
+    return _start_in(member, (now.st_ino, now.st_size, now.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=64)
+def _start_in(member: Member, version: tuple[int, ...]) -> int:
+    """The same, kept for each version of a file: traces are read a row at a time."""
+    path = member.path
     with _damage(path):
         with zipfile.ZipFile(path) as archive:
             if replace(_member(path, archive, member.key), size=member.size) != member:

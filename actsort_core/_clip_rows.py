@@ -133,9 +133,12 @@ def _chunk(dataset: Any, row: int) -> tuple[bytes, tuple[int, ...]]:
     if dataset.chunks != (1, *shape) or dataset.dtype != np.uint8 or dataset.compression != "gzip" or dataset.shuffle:
         raise ValueError(f"{dataset.name} is not as it was written")
     at = (row, *(0 for _ in shape))
-    if dataset.id.get_chunk_info_by_coord(at).size > 2 * math.prod(shape):
+    try:  # asking for the size first would take longer the later the row: HDF5 goes through all chunks for it
+        skipped, packed = dataset.id.read_direct_chunk(at)
+    except MemoryError:
+        raise ValueError(f"{dataset.name} is too large") from None
+    if len(packed) > 2 * math.prod(shape):
         raise ValueError(f"{dataset.name} is too large")
-    skipped, packed = dataset.id.read_direct_chunk(at)
     if skipped:
         raise ValueError(f"{dataset.name} is not deflated")
     return packed, shape
