@@ -149,10 +149,11 @@ export class Outbox extends EventTarget {
       this.entries.push(entry);
     }
     this.keep();
-    // After the frame: the next candidate comes first.
+    // Once the next candidate is drawn, but before the browser puts it on the screen, which would hold the label up.
     if (!this.sending && this.online) {
       clearTimeout(this.timer);
-      this.timer = setTimeout(() => this.send(), 0);
+      this.timer = undefined;
+      queueMicrotask(() => this.send());
     }
     this.changed();
   }

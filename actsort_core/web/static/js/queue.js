@@ -19,7 +19,7 @@ const SETTLED = 2; // the next questions that a new order does not push aside: t
 export class Queue extends EventTarget {
   /**
    * @param {import("./api.js").Api} api
-   * @param {{columns: (recording: number) => number, start: (recording: number) => number, footprints: (recording: number) => Footprints | null, annotator: () => string, blocked: (pos: number) => boolean, skip: () => number[]}} host
+   * @param {{columns: (recording: number) => number, start: (recording: number) => number, footprints: (recording: number) => Footprints | null, annotator: () => string, blocked: (pos: number) => boolean, labelled: (pos: number) => boolean, skip: () => number[]}} host
    */
   constructor(api, host) {
     super();
@@ -27,6 +27,8 @@ export class Queue extends EventTarget {
     this.host = host;
     /** @type {Question[]} */
     this.questions = [];
+    /** What was asked of candidates that were not decided since, by an order now or earlier. @type {Map<number, Question>} */
+    this.known = new Map();
     /** @type {Map<number, Candidate>} */
     this.ready = new Map();
     /** @type {Map<number, Promise<Candidate>>} */
@@ -49,12 +51,14 @@ export class Queue extends EventTarget {
     const at = this.questions.findIndex((q) => this.ready.has(q.pos) && !this.host.blocked(q.pos));
     if (at < 0) return null;
     const [question] = this.questions.splice(at, 1);
+    this.known.delete(question.pos);
     const candidate = this.ready.get(question.pos);
     return candidate ? { question, candidate } : null;
   }
 
   /** @param {Question} question gives a question back, to be asked next */
   untake(question) {
+    this.known.set(question.pos, question);
     this.questions = [question, ...this.questions.filter((q) => q.pos !== question.pos)];
   }
 
@@ -69,9 +73,13 @@ export class Queue extends EventTarget {
     const kept = this.questions.filter((q) => free(q) && this.ready.has(q.pos)).slice(0, SETTLED);
     const fresh = answer.questions.filter((q) => free(q) && !kept.some((k) => k.pos === q.pos));
     // What was fetched before and is no longer among the best stays behind, so that a burst of keys never meets an empty queue.
-    const known = new Set([...kept, ...fresh].map((q) => q.pos));
-    const rest = this.questions.filter((q) => free(q) && !known.has(q.pos) && this.ready.has(q.pos));
-    this.questions = [...kept, ...fresh, ...rest].slice(0, RESERVE + AHEAD);
+    const best = new Set([...kept, ...fresh].map((q) => q.pos));
+    const rest = [...this.known.values()].filter((q) => this.ready.has(q.pos) && !best.has(q.pos) && free(q) && !this.host.labelled(q.pos));
+    this.questions = [...kept, ...fresh, ...rest.reverse()].slice(0, RESERVE + AHEAD); // the latest first
+    for (const q of fresh) {
+      this.known.delete(q.pos);
+      this.known.set(q.pos, q);
+    }
     // Where only candidates that were put off are left, the server gives these.
     this.finished = !answer.questions.some(free);
     const lacking = Math.max(0, RESERVE - this.questions.filter((q) => this.ready.has(q.pos)).length);
@@ -97,10 +105,12 @@ export class Queue extends EventTarget {
   drop(positions) {
     const gone = new Set(positions);
     this.questions = this.questions.filter((q) => !gone.has(q.pos));
+    for (const pos of gone) this.known.delete(pos);
   }
 
   forget() {
     this.questions = [];
+    this.known.clear();
     this.rev = -1;
     this.finished = false;
   }
@@ -164,7 +174,9 @@ export class Queue extends EventTarget {
     const next = new Set(this.questions.map((q) => q.pos));
     for (const pos of this.ready.keys()) {
       if (this.ready.size <= KEEP) return;
-      if (!next.has(pos)) this.ready.delete(pos);
+      if (next.has(pos)) continue;
+      this.ready.delete(pos);
+      this.known.delete(pos);
     }
   }
 }

@@ -47,6 +47,7 @@ export class Walk extends Reader {
       footprints: (recording) => this.footprintsHere.get(recording) ?? null,
       annotator: () => this.annotator,
       blocked: (pos) => this.isBlocked(pos),
+      labelled: (pos) => this.state.label[pos] > 0,
       skip: () => this.notAsked(),
     });
     // Time away from the page is not time spent on a candidate.
