@@ -5,7 +5,8 @@ keyboard, with the truth for answers, while every label is fitted. The page itse
 after the next candidate's canvases were drawn, and from then to the answer that the label is on disk. Beside them the same loop
 without a page: the next candidate's bytes fetched over HTTP by Python, one after the other.
 
-python benchmarks/page.py [--cells 10000 50000] [--keys 200] [--no-movie] [--folder DIR]     (some ten minutes for both sizes)
+python benchmarks/page.py [--cells 10000 50000] [--keys 200] [--window 1280x720 1920x1080] [--no-movie] [--folder DIR]
+(some ten minutes for all)
 
 Needs the extras web and test, and Chromium (Debian: apt-get install chromium; elsewhere name it with ACTSORT_CHROMIUM).
 """
@@ -88,8 +89,8 @@ def spread(name: str, ms: np.ndarray, bar: float | None = None) -> None:
     print(f"  {name:<44} n {len(ms):>4}   p50 {p50:6.1f}   p95 {p95:6.1f}   max {ms.max():6.1f} ms{verdict}", flush=True)
 
 
-def measure(result: Path, truth: np.ndarray, keys: int, folder: Path) -> None:
-    """Sort in the browser and print what it took."""
+def measure(result: Path, truth: np.ndarray, keys: int, folder: Path, window: tuple[int, int]) -> None:
+    """Sort in the browser, in a window of so many pixels, and print what it took."""
     from playwright.sync_api import sync_playwright
 
     browser_path = os.environ.get("ACTSORT_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -104,7 +105,7 @@ def measure(result: Path, truth: np.ndarray, keys: int, folder: Path) -> None:
     try:
         with sync_playwright() as play:
             browser = play.chromium.launch(executable_path=browser_path, args=SWITCHES.split())
-            page = browser.new_page(viewport={"width": 1920, "height": 1080})
+            page = browser.new_page(viewport={"width": window[0], "height": window[1]})
             begin = time.perf_counter()
             page.goto(address)
             page.wait_for_function("document.body.dataset.pos !== undefined", timeout=120_000)
@@ -143,15 +144,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, nargs="+", default=[10_000, 50_000])
     parser.add_argument("--keys", type=int, default=200)
+    parser.add_argument("--window", nargs="+", default=["1280x720", "1920x1080"], help="sizes in pixels")
     parser.add_argument("--no-movie", action="store_true", help="without clips")
     parser.add_argument("--folder", type=Path, help="keep simulated results and features here for the next time")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         for cells in options.cells:
-            print(f"{cells:,} candidates{'' if options.no_movie else ', with clips'}", flush=True)
             result, truth = make(folder, cells, not options.no_movie)
-            measure(result, truth, options.keys, folder)
+            for window in options.window:
+                print(f"{cells:,} candidates{'' if options.no_movie else ', with clips'}, window of {window}", flush=True)
+                width, _, height = window.partition("x")
+                measure(result, truth, options.keys, folder, (int(width), int(height)))
 
 
 if __name__ == "__main__":
