@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +24,11 @@ if TYPE_CHECKING:
 @click.option("--annotator", metavar="WHO", help="Who labels. Default: your login name.")
 @click.option("--port", type=int, metavar="N", help="Port of the page; 0 takes a free one. Default: 8765, or the next that is free.")
 @click.option(
-    "--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Where to listen. Others reach nothing but this machine."
+    "--host",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen at; this one is reached from this machine alone.",
 )
 @click.option("--no-browser", is_flag=True, help="Print the address, open nothing.")
 @click.option("--blind", is_flag=True, help="Hide at first what the model and the toolkit think.")
@@ -72,6 +75,8 @@ def label(
 
     On a server, the line to type on your own machine is printed, too.
     """
+    import webbrowser
+
     from threadpoolctl import threadpool_limits
 
     from actsort_core.classes import parse
