@@ -235,7 +235,8 @@ class Learning:
     @property
     def revision(self) -> int:
         """Grows with every event, every fit and every move of the threshold."""
-        return len(self.journal.events) + self._moves
+        with self._change:  # not between an event and its effect
+            return len(self.journal.events) + self._moves
 
     def _ran(self, turn: engine.Turn) -> None:
         self._turn, self._fit_error = turn, None
@@ -321,15 +322,16 @@ class Learning:
 
     def _appraise(self, turn: engine.Turn) -> tuple[calibration.Evidence, calibration.Calibration]:
         """What the quality estimate rests on after a turn; found once."""
-        if self._appraised is None or self._appraised[0] is not turn:
+        found = self._appraised  # another thread may look at another turn
+        if found is None or found[0] is not turn:
             assert turn.fit is not None
             current = dict(self._current)
             drawn = [self._position[c] for c, label in current.items() if label.reason == "audit"]
             measured = {name for table in self._tables.values() for name in table.names}  # without the terms of few features
             familiar = calibration.read_prior().familiar(tuple(name for name in self.feature_names if name in measured))
             evidence = appraise.evidence(self._set_up(), turn.known, turn.fit, np.array(drawn, np.int64), familiar)
-            self._appraised = (turn, evidence, calibration.calibrate(evidence))
-        return self._appraised[1], self._appraised[2]
+            found = self._appraised = (turn, evidence, calibration.calibrate(evidence))
+        return found[1], found[2]
 
     def _line(self, turn: engine.Turn, rule: float | str | None = None) -> NDArray[np.float64]:
         """Where decisions are cut, ``(n_recordings,)`` in d: log odds minus those of pi."""

@@ -218,6 +218,11 @@ class People:
         with self._change:
             return {c: self._labels.votes(c) for c in sorted(self._current, key=self._position.__getitem__)}
 
+    def votes_on(self, candidate: CandidateId) -> dict[str, Label]:
+        """Everybody's own label of one candidate, in the order they were given."""
+        with self._change:
+            return self._labels.votes(candidate)
+
     def labels_by(self, annotator: str) -> tuple[Label, ...]:
         """One person's own labels, in the order of the candidates, also where another's counts."""
         return tuple(by[annotator] for by in self.votes().values() if annotator in by)

@@ -17,7 +17,7 @@ import pytest
 from conftest import simulated
 from web_client import Client, Served
 
-from actsort_core.errors import UsageError, WriteError
+from actsort_core.errors import PluginError, UsageError, WriteError
 from actsort_core.model import CELL, NOT_CELL
 from actsort_core.web import serve
 from actsort_core.web.keys import KEYS, as_rows, markdown
@@ -127,6 +127,10 @@ def test_a_wrong_label_among_good_ones_is_refused_alone_and_said_why(page, tab):
         {"id": "noclass2", "pos": 2, "value": None},
         {"id": "odd", "pos": 2, "value": CELL, "seconds": "long"},
         {"id": "true", "pos": True, "value": CELL},
+        {"id": "question", "pos": 2, "value": CELL, "question": [1]},
+        {"id": "nan", "pos": 2, "value": CELL, "question": {"reason": "audit", "inclusion": float("nan")}},
+        {"id": "huge", "pos": 2, "value": CELL, "question": {"reason": "audit", "inclusion": 10**400}},
+        {"id": "two", "pos": 2, "value": CELL, "question": {"reason": "audit", "inclusion": 2}},
     ]
     found = tab.post("labels", events=events)
     assert found["acked"] == ["good"]
@@ -136,8 +140,44 @@ def test_a_wrong_label_among_good_ones_is_refused_alone_and_said_why(page, tab):
         "noclass2": "None is no class.",
         "odd": "The label is not as it should be.",
         "true": "There is no candidate",
+        **dict.fromkeys(("question", "nan", "huge", "two"), "The label is not as it should be."),
     }
     assert [e["index"] for e in journal(page.session.folder)] == [1]
+
+
+def test_what_is_saved_is_acknowledged_though_no_next_question_can_be_found(page, tab, monkeypatch):
+    def fails(*_):
+        raise PluginError("Strategy 'x' failed.", "Choose another.")
+
+    monkeypatch.setattr(page.session, "upcoming", fails)
+    found = tab.label(3, CELL)
+    assert (len(found["acked"]), found["questions"]) == (1, [])
+    assert any("Strategy 'x' failed." in note for note in tab.get("pulse")["notes"])
+    assert tab.post("undo", id="u")["pos"] == 3
+
+
+def test_what_failed_after_it_was_saved_is_not_saved_twice(page, tab, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("no more threads")
+
+    monkeypatch.setattr(page.session, "_request", fails)
+    event = {"id": "once", "pos": 3, "value": CELL}
+    assert tab.ask("POST", "/api/labels", {"events": [event]})[0] == 500
+    monkeypatch.undo()
+    assert tab.post("labels", events=[event])["acked"] == ["once"]
+    assert [e["mark"] for e in journal(page.session.folder)] == ["once"]
+
+
+def test_names_that_are_no_utf8_travel(page, tab):
+    assert tab.post("note", id="n", pos=1, text="half \ud83d")["notes"][0]["text"] == "half \ud83d"
+    page.session.notes.append("/data/\udce9tude")
+    assert tab.get("pulse")["notes"][-1] == "/data/\udce9tude"
+
+
+def test_the_name_it_was_told_to_listen_at_is_its_own(served, result):
+    process = served(result, "--port", "0", "--host", "localhost")
+    assert process.address.startswith("http://localhost:")
+    assert process.client.ask("GET", "/api/pulse", Host=f"localhost:{process.client.port}")[0] == 200
 
 
 def test_labels_of_a_page_that_was_opened_on_other_candidates_are_refused(page, tab):
@@ -235,6 +275,14 @@ def test_looking_while_others_label_undo_and_flag_never_fails(page):
         thread.join()
     sys.setswitchinterval(before)
     assert problems == []
+
+
+def test_an_audit_that_is_corrected_stays_an_audit(page, tab):
+    tab.label(5, CELL, {"pos": 5, "strategy": "balanced_pi", "reason": "audit", "inclusion": 0.25, "p": 0.6})
+    tab.label(5, NOT_CELL)
+    tab.label(6, NOT_CELL)
+    said = [(e["class"], e["reason"], e["inclusion"]) for e in journal(page.session.folder)]
+    assert said == [("cell", "audit", 0.25), ("not_cell", "audit", 0.25), ("not_cell", "review", None)]
 
 
 def test_nothing_new_needs_no_answer(page, tab):
@@ -396,10 +444,12 @@ def test_killed_in_the_middle_and_started_again_the_same_page_goes_on(served, re
     first.client.post("labels", events=[event])
     first.client.post("undo", id="undone")
     first.client.post("redo", id="redone")
+    before = first.client.get("pulse")["rev"]
     first.kill()
     again = served(result, "--port", first.client.port, "--annotator", "ann")
     assert again.address == first.address
     client = first.client  # the tab that was open all the time
+    assert client.get("pulse")["rev"] > before
     assert client.post("labels", events=[event, {**event, "id": "new", "pos": 8}])["acked"] == ["kept", "new"]
     assert client.post("undo", id="undone")["pos"] == 7
     assert [e["kind"] for e in journal(Path(client.get("session")["session"]))] == [

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -107,7 +107,7 @@ class _Gate:
         elif scope["path"] == "/":
             await HTMLResponse(_CLOSED, refusal.status)(scope, receive, send_with_headers)
         else:
-            await JSONResponse({"error": refusal.what, "hint": refusal.hint}, refusal.status)(scope, receive, send_with_headers)
+            await _json({"error": refusal.what, "hint": refusal.hint}, refusal.status)(scope, receive, send_with_headers)
 
 
 async def _page(request: Request) -> Response:
@@ -119,15 +119,20 @@ def _response(found: Any) -> Response:
         return Response(status_code=204)
     if isinstance(found, bytes):
         return Response(found, media_type=pack.MEDIA_TYPE)
-    return JSONResponse(found)
+    return _json(found)
+
+
+def _json(document: Any, status: int = 200) -> Response:
+    """JSON in ASCII: names that are no UTF-8 (a folder's, on Linux) travel as escapes, which Starlette's own answer cannot send."""
+    return Response(json.dumps(document, allow_nan=False, separators=(",", ":")), status, media_type="application/json")
 
 
 def _problem(error: Exception) -> Response:
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
     if isinstance(error, ActsortError):
-        return JSONResponse({"error": error.what, "hint": error.hint}, status)
+        return _json({"error": error.what, "hint": error.hint}, status)
     what = f"Something unexpected happened ({type(error).__name__}: {error})."
-    return JSONResponse({"error": what, "hint": "Labels given so far are saved. Please report it."}, 500)
+    return _json({"error": what, "hint": "Labels given so far are saved. Please report it."}, 500)
 
 
 Handler = Callable[[Desk, Any], Any]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import statistics
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -24,13 +25,14 @@ from actsort_core.report import quality_document, status_document, write_documen
 from actsort_core.session import Session
 from actsort_core.stopping import AutoStop
 from actsort_core.web import keys, pack
+from actsort_core.web.checks import mark as checked_mark
+from actsort_core.web.checks import number, share
 from actsort_core.web.scene import Scene, column
 
 AHEAD = 24  # questions a page holds, so that the next candidate is there before the key is pressed
 PRESENT = 5.0  # seconds after its last sign of life that a tab still counts as there
 _ORIGINS = {"none": 0, "prior": 1, "model": 2, "label": 3}
 _FEW = 20  # latest labels whose median time is shown
-_MARK = 80  # characters of a mark
 
 
 class Desk:
@@ -56,6 +58,8 @@ class Desk:
         self._starts = np.array([scene.start for scene in self.scenes], np.int64)
         self._stop, self._enough = AutoStop(), ""
         self._people: dict[str, dict[str, Any]] = {}
+        # Revisions of a page that was open before the server was started again are smaller.
+        self._started = int(time.time() * 1000)
         self._saying = threading.Lock()  # one thing is said after the other: marks are looked up and events written under it
         # What takes a while is worked out once, not by every waiting request; each by itself, so that none waits for another.
         self._looking = {what: threading.Lock() for what in ("state", "people", "quality", "duplicates")}
@@ -72,6 +76,11 @@ class Desk:
         """Work out ahead what the first requests need."""
         for scene in self.scenes:
             scene.warm_up()
+
+    @property
+    def revision(self) -> int:
+        """Grows with everything that changes what is shown, also over a restart of the server."""
+        return self._started + self.session.revision
 
     # ---- where
 
@@ -142,9 +151,9 @@ class Desk:
                     "key": key,
                     "start": scene.start,
                     "n_cells": scene.recording.n_cells,
-                    "fov": list(scene.recording.fov),
+                    "fov": [int(n) for n in scene.recording.fov],
                     "n_frames": scene.recording.n_frames,
-                    "fps": scene.recording.fps,
+                    "fps": None if scene.recording.fps is None else float(scene.recording.fps),
                     "trace_kind": scene.recording.trace_kind,
                     "format": scene.recording.format,
                     "images": list(scene.image_names),
@@ -174,11 +183,10 @@ class Desk:
 
     def state(self, since: int | None) -> bytes | None:
         """``api/state``; None where nothing changed since that revision."""
-        session = self.session
-        if since is not None and since == session.revision:
+        if since is not None and since == self.revision:
             return None
         with self._looking["state"]:
-            revision = session.revision
+            revision = self.revision
             if self._state is None or self._state[0] != revision:
                 self._state = (revision, self._pack_state(revision))
             return self._state[1]
@@ -232,7 +240,7 @@ class Desk:
         ]
         fit = session.fit
         return {
-            "rev": session.revision,
+            "rev": self.revision,
             "labels": len(session.labels()),
             "fitted_on": 0 if fit is None else fit.n_labels,
             "questions": questions,
@@ -251,7 +259,7 @@ class Desk:
             ]
         fit = session.fit
         return {
-            "rev": session.revision,
+            "rev": self.revision,
             "labels": len(session.labels()),
             "fitted_on": 0 if fit is None else fit.n_labels,
             "fitting": session.fitting,
@@ -279,7 +287,8 @@ class Desk:
         """``api/quality``."""
         session = self.session
         with self._looking["quality"]:
-            found, why = _or_why(lambda: quality_document(session) or session.quality())  # the latter says why there is none
+            _, why = _or_why(session.quality)  # says why there is none
+            found = None if why else quality_document(session)
             self._look_whether_enough()
             curations = session.decided().values()
         seconds = [label.seconds for label in session.labels() if label.seconds is not None][-_FEW:]
@@ -354,12 +363,13 @@ class Desk:
         WriteError
             They could not be saved; none is.
         """
+        self._put_off(skip)
         acked: list[str] = []
         refused: list[dict[str, str]] = []
         rows: list[tuple[CandidateId, str, str, str, Mapping[str, Any]]] = []
         with self._saying:
             for event in events:
-                mark = _mark(event.get("id"))
+                mark = checked_mark(event.get("id"))
                 try:
                     if mark in self._done or any(mark == row[4]["mark"] for row in rows):
                         acked.append(mark)
@@ -367,11 +377,37 @@ class Desk:
                     rows.append(self._row(annotator, event, mark))
                 except ActsortError as error:
                     refused.append({"id": mark, "error": error.what, "hint": error.hint})
-            self.session.record(rows, wait=False)
-            for row in rows:
-                self._done[row[4]["mark"]] = row[0]
-                acked.append(row[4]["mark"])
-        return {"acked": acked, "refused": refused, **self.queue(annotator, skip=skip)}
+            with self._remembering():
+                self.session.record(rows, wait=False)
+            acked += [row[4]["mark"] for row in rows]
+        return {"acked": acked, "refused": refused, **self._queue_or_nothing(annotator, skip)}
+
+    @contextlib.contextmanager
+    def _remembering(self) -> Iterator[None]:
+        """Whatever is on disk afterwards is known by its mark, also where something failed after that: it must not be done twice."""
+        events = self.session.journal.events
+        before = len(events)
+        try:
+            yield
+        finally:
+            for event in events[before:]:
+                if "mark" in event and event["kind"] == "label":
+                    self._done[str(event["mark"])] = CandidateId(event["recording"], event["index"])
+                elif "mark" in event:
+                    self._done.setdefault(str(event["mark"]), None)
+
+    def _put_off(self, skip: Collection[Any]) -> list[CandidateId]:
+        return [self.id(pos) for pos in skip]
+
+    def _queue_or_nothing(self, annotator: str, skip: Collection[int]) -> dict[str, Any]:
+        """What to ask next; nothing where a strategy fails: what was said is saved, and that must be acknowledged."""
+        try:
+            return self.queue(annotator, skip=skip)
+        except ActsortError as error:
+            note = f"There is no next question: {error.what} {error.hint}".strip()
+            if note not in self.session.notes:
+                self.session.notes.append(note)
+            return {"rev": self.revision, "labels": len(self.session.labels()), "fitted_on": 0, "questions": []}
 
     def _row(self, annotator: str, event: Mapping[str, Any], mark: str) -> tuple[CandidateId, str, str, str, Mapping[str, Any]]:
         candidate = self.id(event.get("pos"))
@@ -379,20 +415,31 @@ class Desk:
         if not isinstance(value, str):
             raise UsageError(f"{value!r} is no class.", f"Known: {', '.join(self.session.options.known_classes)}.")
         asked = event.get("question") or {}
-        reason, inclusion, p = asked.get("reason") or "review", asked.get("inclusion"), asked.get("p")
-        if not isinstance(reason, str) or any(not isinstance(v, int | float | None) for v in (inclusion, p, event.get("seconds"))):
+        if not isinstance(asked, dict) or not isinstance(asked.get("reason") or "review", str):
             raise UsageError("The label is not as it should be.", "docs/page-api.md says what a label is.")
-        if not asked and (fit := self.session.fit) is not None:
-            p = float(fit.probability[event["pos"]])
-        seconds = pack.finite(event.get("seconds"), 3)
-        more = {"seconds": seconds, "strategy": str(asked.get("strategy") or ""), "inclusion": inclusion, "p": p, "mark": mark}
+        reason, inclusion, p = asked.get("reason") or "review", share(asked.get("inclusion")), share(asked.get("p"))
+        seconds = number(event.get("seconds"))
+        if not asked:
+            before = self.session.votes_on(candidate).get(annotator)
+            if before is not None and before.reason == "audit":  # corrected: it is the answer to that question still
+                reason, inclusion, p = before.reason, before.inclusion, before.probability
+            elif (fit := self.session.fit) is not None:
+                p = float(fit.probability[event["pos"]])
+        more = {
+            "seconds": None if seconds is None else round(seconds, 3),
+            "strategy": str(asked.get("strategy") or ""),
+            "inclusion": inclusion,
+            "p": p,
+            "mark": mark,
+        }
         return candidate, self.session.options.class_of(value), annotator, reason, more
 
     def step(self, kind: str, annotator: str, marks: Sequence[Any], skip: Collection[int]) -> dict[str, Any]:
         """``api/undo`` and ``api/redo``: one step for each mark."""
         found = []
-        with self._saying:
-            for mark in [_mark(mark) for mark in marks]:
+        self._put_off(skip)
+        with self._saying, self._remembering():
+            for mark in [checked_mark(mark) for mark in marks]:
                 if mark not in self._done:
                     self._done[mark] = getattr(self.session, kind)(annotator, mark)
                 found.append((mark, self._done[mark]))
@@ -402,11 +449,11 @@ class Desk:
             for mark, candidate in found
         ]
         last = steps[-1] if steps else {"pos": None, "value": None}
-        return {"steps": steps, "pos": last["pos"], "value": last["value"], **self.queue(annotator, skip=skip)}
+        return {"steps": steps, "pos": last["pos"], "value": last["value"], **self._queue_or_nothing(annotator, skip)}
 
     def note(self, annotator: str, mark: str, pos: Any, text: Any) -> dict[str, Any]:
         """``api/note``."""
-        candidate, mark = self.id(pos), _mark(mark)
+        candidate, mark = self.id(pos), checked_mark(mark)
         if not isinstance(text, str):
             raise UsageError("A note is text.")
         with self._saying:
@@ -417,7 +464,7 @@ class Desk:
 
     def flag(self, annotator: str, mark: str, pos: Any, on: Any) -> dict[str, Any]:
         """``api/flag``."""
-        candidate, mark = self.id(pos), _mark(mark)
+        candidate, mark = self.id(pos), checked_mark(mark)
         with self._saying:
             if mark not in self._done:
                 self.session.flag(candidate, bool(on), annotator=annotator, mark=mark)
@@ -448,14 +495,6 @@ class Desk:
             except ChangedError as error:  # whose hint names an option of the command line
                 hint = "Nothing was restored. Look at it first; to restore it all the same, say so: what is there now is backed up."
                 raise ChangedError(error.what, hint) from error
-
-
-def _mark(value: Any) -> str:
-    if not isinstance(value, str) or not value or len(value) > _MARK:
-        raise UsageError(
-            "What is said needs an id of its own.", f"Send an id of 1 to {_MARK} characters; the same one when it is sent again."
-        )
-    return value
 
 
 def _or_why(look: Any) -> tuple[Any, str | None]:

@@ -109,11 +109,11 @@ def running_at(folder: Path) -> str | None:
 
     try:
         found = json.loads((folder / PAGE).read_text())
-        port, token = int(found["port"]), str(found["token"])
-        connection = http.client.HTTPConnection(HOST, port, timeout=2)
+        host, port, token = str(found.get("host", HOST)), int(found["port"]), str(found["token"])
+        connection = http.client.HTTPConnection(host, port, timeout=2)
         connection.request("GET", f"/api/pulse?token={token}")
         if connection.getresponse().status == 200:
-            return f"http://{HOST}:{port}/?token={token}"
+            return f"http://{f'[{host}]' if ':' in host else host}:{port}/?token={token}"
     except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
         pass
     return None
@@ -185,7 +185,7 @@ class Page:
             self.desk = Desk(session, blind)
             tokens = _tokens(session.folder)
             others = not _is_loopback(self._socket.getsockname()[0])
-            names = frozenset({host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()} if others else ())
+            names = frozenset({host.lower(), *((socket.gethostname().lower(), socket.getfqdn().lower()) if others else ())})
             guard = Guard(tokens["token"], tokens["watch"], names, others)
             config = uvicorn.Config(
                 build_app(self.desk, guard), log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=2, ws="none"
@@ -198,7 +198,7 @@ class Page:
         shown = HOST if host in ("0.0.0.0", "::", "") else host
         self.for_others = f"http://{socket.getfqdn()}:{self.port}/?token={guard.token}" if others else None
         self.address = f"http://{f'[{shown}]' if ':' in shown else shown}:{self.port}/?token={guard.token}"
-        _remember(session.folder, {**tokens, "port": self.port, "pid": os.getpid()})
+        _remember(session.folder, {**tokens, "host": shown, "port": self.port, "pid": os.getpid()})
         threading.Thread(target=self._warm_up, name="actsort-page-warm-up", daemon=True).start()
 
     def _warm_up(self) -> None:

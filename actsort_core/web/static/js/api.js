@@ -28,7 +28,7 @@ const VIEWS = {
   f4: (b, o, n) => new Float32Array(b, o, n),
 };
 
-const QUICK = /^api\/(pulse|labels|undo|redo|note|flag|queue)/; // what the server answers at once, when it answers at all
+const QUICK = /^api\/(pulse|labels|undo|redo|note|flag|queue|candidate|state|history)/; // what the server answers at once, when it answers at all
 const PATIENCE = 12000; // ms until it counts as gone
 
 const utf8 = new TextDecoder();
@@ -68,38 +68,30 @@ export function makeApi(token, base = document.baseURI) {
   }
 
   /**
+   * @template T
    * @param {string} path
-   * @param {Record<string, string | number | boolean | undefined>} [params]
-   * @param {RequestInit} [init]
+   * @param {Record<string, string | number | boolean | undefined>} params
+   * @param {RequestInit} init
+   * @param {(answer: Response) => Promise<T>} read its body; under the same watch, because a server can be killed in the middle of it
+   * @returns {Promise<T>}
    */
-  async function ask(path, params, init = {}) {
-    let answer;
+  async function ask(path, params, init, read) {
     // A server that hangs must count as one that is gone: labels wait in the outbox, not in an open request. Writing back may take its time.
     const patience = new AbortController();
     const timer = QUICK.test(path) ? setTimeout(() => patience.abort(), PATIENCE) : undefined;
     try {
-      answer = await fetch(address(path, params), {
-        ...init,
-        cache: "no-store",
-        signal: patience.signal,
-        headers: { "X-ActSort-Token": token, ...(init.headers ?? {}) },
-      });
-    } catch {
-      clearTimeout(timer);
+      const headers = { "X-ActSort-Token": token, ...(init.headers ?? {}) };
+      const answer = await fetch(address(path, params), { ...init, cache: "no-store", signal: patience.signal, headers });
+      if (answer.ok) return await read(answer);
+      /** @type {{error?: string, hint?: string}} */
+      const said = await answer.json().catch(() => ({})); // a proxy's own page, say: the status is all there is to tell
+      throw new ApiError(answer.status, said.error ?? `The server answered ${answer.status}.`, said.hint ?? "");
+    } catch (error) {
+      if (error instanceof ApiError) throw error;
       throw new ApiError(0, "The server does not answer.", "Is `actsort label` still running? What you press is kept here until it is back.");
+    } finally {
+      clearTimeout(timer);
     }
-    clearTimeout(timer);
-    if (answer.ok) return answer;
-    let what = `The server answered ${answer.status}.`;
-    let hint = "";
-    try {
-      const said = await answer.json();
-      what = said.error ?? what;
-      hint = said.hint ?? "";
-    } catch {
-      // a proxy's own page, say: the status is all there is to tell
-    }
-    throw new ApiError(answer.status, what, hint);
   }
 
   return {
@@ -109,34 +101,33 @@ export function makeApi(token, base = document.baseURI) {
      * @param {Record<string, string | number | boolean | undefined>} [params]
      * @returns {Promise<any>}
      */
-    async json(path, params) {
-      return (await ask(path, params)).json();
+    json(path, params = {}) {
+      return ask(path, params, {}, (answer) => answer.json());
     },
     /**
      * @param {string} path
      * @param {Record<string, string | number | boolean | undefined>} [params]
      * @returns {Promise<Pack | null>} null: nothing new (204)
      */
-    async packOrNothing(path, params) {
-      const answer = await ask(path, params);
-      return answer.status === 204 ? null : unpack(await answer.arrayBuffer());
+    packOrNothing(path, params = {}) {
+      return ask(path, params, {}, async (answer) => (answer.status === 204 ? null : unpack(await answer.arrayBuffer())));
     },
     /**
      * @param {string} path
      * @param {Record<string, string | number | boolean | undefined>} [params]
      * @returns {Promise<Pack>}
      */
-    async pack(path, params) {
-      return unpack(await (await ask(path, params)).arrayBuffer());
+    pack(path, params = {}) {
+      return ask(path, params, {}, async (answer) => unpack(await answer.arrayBuffer()));
     },
     /**
      * @param {string} path
      * @param {object} body
      * @returns {Promise<any>}
      */
-    async post(path, body) {
+    post(path, body) {
       const init = { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
-      return (await ask(path, {}, init)).json();
+      return ask(path, {}, init, (answer) => answer.json());
     },
   };
 }

@@ -117,9 +117,8 @@ function layoutField(app, then) {
   return h("div", { class: "field" }, h("span", {}, "Layout"), select);
 }
 
-/** @param {App} app */
-function noteDialog(app) {
-  const { current } = app;
+/** @param {App} app @param {import("./types.js").Candidate | null} [current] of which */
+export function noteDialog(app, current = app.current) {
   if (!current) return;
   if (!app.mayLabel()) return;
   const { pos } = current;

@@ -78,7 +78,10 @@ export class Keys {
     if (target.matches?.("textarea, select, [contenteditable], input:not([type=range]):not([type=checkbox]):not([type=radio])")) return;
     const moves = /^(Arrow|Page|Home|End)/.test(event.key);
     if (moves && (target.matches?.("input[type=range], input[type=radio], [role=slider]") || target.closest?.("[data-own-arrows]"))) return;
-    if ((event.key === "Enter" || event.key === " ") && target.matches?.("button, a[href], summary, input, [role=button], [role=tab], [role=gridcell], [role=row], [role=option], [data-own-enter]")) return;
+    if ((event.key === "Enter" || event.key === " ") && target.matches?.("button, a[href], summary, input, [role=button], [role=tab], [role=gridcell], [role=row], [role=option], [data-own-enter]")) {
+      if (event.repeat && target.closest?.("[data-action], [data-change]")) event.preventDefault(); // a key held down on a button presses it once
+      return;
+    }
     if (event.repeat && !/zoom|faster|slower|event|list|back/.test(action)) {
       event.preventDefault();
       return; // a key held down decides once: the next candidate has not been looked at

@@ -91,7 +91,7 @@ async function whoAmI(api, info, annotator, client, tabs) {
 function keepPlace(app) {
   const key = `place:${app.info.identity}`; // positions mean the same as long as that is the same
   const keep = () => {
-    const place = { view: app.view, pos: app.current?.pos ?? null, question: app.question, list: app.list, skipped: [...app.skipped], colouring: app.colouring };
+    const place = { view: app.view, annotator: app.annotator, pos: app.current?.pos ?? null, question: app.question, list: app.list, skipped: [...app.skipped], colouring: app.colouring };
     if (app.current) tab(key, JSON.stringify(place));
   };
   let due = false;
@@ -126,7 +126,7 @@ async function begin(app, place) {
   }
   if (place && Number.isInteger(place.pos) && place.pos < app.info.n_cells) {
     await app.queue.load(place.pos).then(
-      (candidate) => app.show(candidate, place.question),
+      (candidate) => app.show(candidate, app.state.label[place.pos] || place.annotator !== app.annotator ? null : place.question),
       () => app.next(),
     );
   } else app.next();
@@ -178,8 +178,11 @@ async function start() {
   await begin(app, place);
   loading("");
   const beat = async () => {
-    await app.heartbeat();
-    setTimeout(beat, document.hidden ? 4 * BEAT : BEAT);
+    try {
+      await app.heartbeat();
+    } finally {
+      setTimeout(beat, document.hidden ? 4 * BEAT : BEAT);
+    }
   };
   beat();
   addEventListener("online", () => app.outbox.hurry());

@@ -122,6 +122,9 @@ export class Outbox extends EventTarget {
     try {
       if (this.entries.length || this.refused.length) this.keep();
       this.adopt();
+      const before = this.refused.length;
+      this.outdated();
+      if (this.refused.length > before) this.changed();
       if (this.entries.length && !this.sending && this.timer === undefined) this.send();
     } catch {
       this.stored = false;

@@ -70,11 +70,17 @@ export class Queue extends EventTarget {
     if (!Array.isArray(answer?.questions) || answer.rev < this.rev) return;
     this.rev = answer.rev;
     const free = (/** @type {Question} */ q) => !this.host.blocked(q.pos);
-    const kept = this.questions.filter((q) => free(q) && this.ready.has(q.pos)).slice(0, SETTLED);
+    // An audit is one only as long as the server says so; what somebody else labelled meanwhile is not asked.
+    const newer = new Map(answer.questions.map((q) => [q.pos, q]));
+    const due = (/** @type {Question} */ q) => newer.has(q.pos) || (q.reason !== "audit" && !this.host.labelled(q.pos));
+    const kept = this.questions
+      .filter((q) => free(q) && this.ready.has(q.pos) && due(q))
+      .slice(0, SETTLED)
+      .map((q) => newer.get(q.pos) ?? q);
     const fresh = answer.questions.filter((q) => free(q) && !kept.some((k) => k.pos === q.pos));
     // What was fetched before and is no longer among the best stays behind, so that a burst of keys never meets an empty queue.
     const best = new Set([...kept, ...fresh].map((q) => q.pos));
-    const rest = [...this.known.values()].filter((q) => this.ready.has(q.pos) && !best.has(q.pos) && free(q) && !this.host.labelled(q.pos));
+    const rest = [...this.known.values()].filter((q) => this.ready.has(q.pos) && !best.has(q.pos) && free(q) && due(q));
     this.questions = [...kept, ...fresh, ...rest.reverse()].slice(0, RESERVE + AHEAD); // the latest first
     for (const q of fresh) {
       this.known.delete(q.pos);

@@ -72,6 +72,7 @@ export class App extends Walk {
       // It never counted: taking back must not take back another one.
       const { id } = /** @type {CustomEvent} */ (event).detail.entry;
       this.done = this.done.map((deeds) => deeds.filter((d) => d.id !== id)).filter((deeds) => deeds.length);
+      this.undone = this.undone.filter((deeds) => deeds.every((d) => d.id !== id) || deeds.length > 1).map((deeds) => deeds.filter((d) => d.id !== id));
       this.refresh(true);
       this.emit("refused");
     });
@@ -134,7 +135,10 @@ export class App extends Walk {
   undo() {
     if (!this.mayLabel()) return;
     const deeds = this.done.pop();
-    if (!deeds) return this.outbox.put({ kind: "undo", id: newId(), annotator: this.annotator }); // of an earlier visit: the server knows
+    if (!deeds) {
+      this.undone.push([]); // of an earlier visit: which label it is the server knows, for giving it again, too
+      return this.outbox.put({ kind: "undo", id: newId(), annotator: this.annotator });
+    }
     this.undone.push(deeds);
     /** @type {Entry[]} */
     const entries = [];
@@ -155,7 +159,7 @@ export class App extends Walk {
   redo() {
     if (!this.mayLabel()) return;
     const deeds = this.undone.pop();
-    if (!deeds) return this.outbox.put({ kind: "redo", id: newId(), annotator: this.annotator });
+    if (!deeds?.length) return this.outbox.put({ kind: "redo", id: newId(), annotator: this.annotator });
     this.done.push(deeds);
     /** @type {Entry[]} */
     const entries = [];
@@ -164,6 +168,7 @@ export class App extends Walk {
       this.remember(deed.pos, deed.value, null, deed.question);
       entries.push({ kind: "redo", id: newId(), annotator: this.annotator, pos: deed.pos, value: deed.value });
     }
+    this.queue.drop(deeds.map((deed) => deed.pos));
     this.outbox.put(...entries);
     if (this.current?.pos === deeds[deeds.length - 1].pos) this.next(true);
   }
@@ -172,6 +177,11 @@ export class App extends Walk {
   revisit(deed) {
     if (this.view !== "sort") return this.emit("state", { changed: [deed.pos] });
     const at = this.trail.findLastIndex((s) => s.pos === deed.pos);
+    const inList = this.list?.positions.indexOf(deed.pos) ?? -1;
+    if (this.list && inList >= 0) {
+      this.list.at = inList;
+      this.emit("list");
+    }
     this.reach(deed.pos, (candidate) => {
       if (at >= 0) this.at = at;
       this.show(candidate, deed.question, at >= 0);

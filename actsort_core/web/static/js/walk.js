@@ -84,7 +84,7 @@ export class Walk extends Reader {
   isBlocked(pos) {
     if (this.skipped.has(pos) || (this.current?.pos === pos && !this.waiting)) return true;
     for (let i = Math.max(0, this.at + 1); i < this.trail.length; i += 1) if (this.trail[i].pos === pos) return true;
-    return this.outbox.entries.some((entry) => entry.kind === "label" && entry.pos === pos);
+    return this.outbox.entries.some((entry) => (entry.kind === "label" || entry.kind === "redo") && entry.pos === pos);
   }
 
   /**
@@ -92,7 +92,12 @@ export class Walk extends Reader {
    * @param {boolean} [decided] after a label that was given again: back to where one was, over those that have theirs
    */
   next(decided = false) {
-    if (this.list) return this.step(1);
+    if (this.list) {
+      if (!decided || this.list.at < this.list.positions.length - 1) return this.step(1);
+      // Staying would let the next key decide the last one again.
+      this.say(`That was the last of “${this.list.name}”: here are the questions again.`, { kind: "info" });
+      return this.backToQuestions();
+    }
     let by = 1;
     while (decided && this.at + by < this.trail.length && this.state.label[this.trail[this.at + by].pos]) by += 1;
     if (this.at + by < this.trail.length) return this.walk(by);
@@ -154,9 +159,9 @@ export class Walk extends Reader {
     if (at < 0 || at >= list.positions.length) {
       return this.say(by > 0 ? `That was the last of “${list.name}”.` : `This is the first of “${list.name}”.`, { kind: "info", hint: "Esc goes back to the questions." });
     }
-    list.at = at;
     this.queue.prefetch(list.positions.slice(at, at + 12));
     this.reach(list.positions[at], (candidate) => {
+      list.at = at;
       this.show(candidate, null);
       this.emit("list");
     });
