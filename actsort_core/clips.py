@@ -86,7 +86,8 @@ def _make(chunk: EventChunk, i: int, limit: int) -> _Made:
     good = np.isfinite(flat)
     weight = _weights(chunk.values[i, :n], float(chunk.baseline[i]))
     if good.all():
-        mean, high = weight @ flat, flat.max(axis=0)
+        # From the first frame on: what does not change comes out exactly, whatever the order of the sum.
+        mean, high = flat[0] + weight @ (flat - flat[0]), flat.max(axis=0)
     else:
         seen = weight @ good
         mean = (weight @ np.where(good, flat, 0)) / np.where(seen > 0, seen, 1)

@@ -100,6 +100,7 @@ class _Dask:
 
 def _one_thread() -> None:
     """In a worker: products of matrices in one thread, as in all other executors, for the last bit depends on it."""
+    import scipy.linalg  # noqa: F401 - with NumPy's own libraries: only what is loaded can be limited
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(1, "blas")
