@@ -155,6 +155,18 @@ def test_jump_to_any_candidate(lab, visit):
     tab.see(".toast.error")
 
 
+def test_a_note_is_about_the_candidate_in_focus(lab, visit):
+    here = lab()
+    tab = review(visit(here.address))
+    tab.page.locator("#review-jump").fill("137")
+    tab.press("Enter")
+    tab.until(lambda: tab.text("#review-selected").startswith("1 candidate"), "it is in focus")
+    tab.press("m")
+    tab.page.locator("#note-text").fill("a bright one")
+    tab.press("Enter")
+    tab.until(lambda: [note.text for note in here.session.notes_on(here.page.desk.id(137))] == ["a bright one"], "the server has it")
+
+
 # ---- select and decide
 
 

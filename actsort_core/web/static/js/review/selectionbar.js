@@ -1,6 +1,7 @@
 // @ts-check
 /** What can be done with the selection: one row under the gallery, always in its place, so that nothing jumps. */
 
+import { noteDialog } from "../dialogs.js";
 import { h, put } from "../dom.js";
 import { button, counted } from "./dom.js";
 import { className } from "./facts.js";
@@ -28,6 +29,14 @@ export class SelectionBar {
     this.undo = button("Undo", () => app.undo(), { class: "rv-button", "data-action": "undo", title: "Take the last labels back (z)" });
     this.element = h("div", { class: "rv-bar", role: "region", "aria-label": "Selection" }, this.text, h("div", { class: "rv-row" }, ...this.buttons), h("div", { class: "rv-row rv-end" }, this.flag, this.toggle, this.open, this.clear, this.undo));
     this.show();
+    // The note belongs to the candidate in focus, not to the one that the sort view has.
+    app.viewActions.review.set("note", () => {
+      if (desk.focus < 0) return;
+      app.queue.load(desk.focus).then(
+        (candidate) => noteDialog(app, candidate),
+        (error) => app.complain(error),
+      );
+    });
   }
 
   openList() {
