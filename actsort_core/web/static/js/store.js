@@ -135,10 +135,7 @@ export class App extends Walk {
   undo() {
     if (!this.mayLabel()) return;
     const deeds = this.done.pop();
-    if (!deeds) {
-      this.undone.push([]); // of an earlier visit: which label it is the server knows, for giving it again, too
-      return this.outbox.put({ kind: "undo", id: newId(), annotator: this.annotator });
-    }
+    if (!deeds) return this.outbox.put({ kind: "undo", id: newId(), annotator: this.annotator }); // of an earlier visit: the server knows
     this.undone.push(deeds);
     /** @type {Entry[]} */
     const entries = [];
