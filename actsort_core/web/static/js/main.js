@@ -167,6 +167,9 @@ async function start() {
   const showView = () => {
     sort.hidden = app.view !== "sort";
     review.hidden = app.view !== "review";
+    // The browser takes the focus from what is hidden only with the next frame: a key before that would be lost there.
+    const { activeElement } = document;
+    if (activeElement instanceof HTMLElement && activeElement.closest("section[hidden]")) activeElement.blur();
   };
   app.addEventListener("view", showView);
   app.addEventListener("settings", () => showTheme(app.settings.theme));
