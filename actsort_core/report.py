@@ -18,6 +18,7 @@ from actsort_core.features import FeatureGroup
 from actsort_core.features.table import FeatureTable
 from actsort_core.model import Recording
 from actsort_core.oracle import balanced_accuracy
+from actsort_core.quality import Quality
 from actsort_core.session import Session
 from actsort_core.writeback import WriteReport, interrupted
 
@@ -129,6 +130,11 @@ def quality_document(session: Session, threshold: float | str | None = None) -> 
         found = session.quality(threshold)
     except UsageError:
         return None
+    return stated_document(found)
+
+
+def stated_document(found: Quality) -> dict[str, Any]:
+    """The same of an estimate that was made already."""
     out: dict[str, Any] = {name: asdict(getattr(found, name)) for name in ("balanced_accuracy", "precision", "recall", "share", "gain")}
     out["more"] = found.more
     return {**out, "mistakes": found.mistakes, "n_labels": found.n_labels, "n_audits": found.n_audits, "notes": list(found.notes)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from actsort_core.errors import UsageError
+from actsort_core.errors import ActsortError, UsageError
 
 LONGEST_MARK = 80  # characters
 
@@ -42,3 +42,11 @@ def share(value: Any) -> float | None:
     if found is not None and not 0 <= found <= 1:
         raise UsageError("The label is not as it should be.", f"{found} is no probability.")
     return found
+
+
+def found_or_why(look: Any) -> tuple[Any, str | None]:
+    """What is found, or the sentence that says why there is nothing."""
+    try:
+        return look(), None
+    except ActsortError as error:
+        return None, f"{error.what} {error.hint}".strip()

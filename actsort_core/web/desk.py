@@ -21,12 +21,12 @@ from actsort_core.features.duplicates import duplicate_groups
 from actsort_core.journal import label_of
 from actsort_core.model import CELL, NOT_CELL, CandidateId, Label
 from actsort_core.plugins import call_each
-from actsort_core.report import quality_document, status_document, write_document
+from actsort_core.report import stated_document, status_document, write_document
 from actsort_core.session import Session
 from actsort_core.stopping import AutoStop
 from actsort_core.web import keys, pack
+from actsort_core.web.checks import found_or_why, number, share
 from actsort_core.web.checks import mark as checked_mark
-from actsort_core.web.checks import number, share
 from actsort_core.web.scene import Scene, column
 
 AHEAD = 24  # questions a page holds, so that the next candidate is there before the key is pressed
@@ -233,7 +233,7 @@ class Desk:
     def queue(self, annotator: str, n: int = AHEAD, skip: Collection[int] = ()) -> dict[str, Any]:
         """``api/queue``."""
         session = self.session
-        found = session.upcoming(n, annotator, [self.id(pos) for pos in skip])
+        found = session.upcoming(n, annotator, self._put_off(skip))
         questions = [
             {"pos": self.pos(q.candidate), "strategy": q.strategy, "reason": q.reason, "inclusion": q.inclusion, "p": q.probability}
             for q in found
@@ -287,8 +287,8 @@ class Desk:
         """``api/quality``."""
         session = self.session
         with self._looking["quality"]:
-            _, why = _or_why(session.quality)  # says why there is none
-            found = None if why else quality_document(session)
+            stated, why = found_or_why(session.quality)
+            found = None if stated is None else stated_document(stated)
             self._look_whether_enough()
             curations = session.decided().values()
         seconds = [label.seconds for label in session.labels() if label.seconds is not None][-_FEW:]
@@ -324,7 +324,7 @@ class Desk:
     def curve(self) -> dict[str, Any]:
         """``api/curve``."""
         with self._looking["quality"]:
-            found, why = _or_why(self.session.read_outs)
+            found, why = found_or_why(self.session.read_outs)
             thresholds = sorted(set(self.session.predictions().thresholds.values()))
         out: dict[str, Any] = {"known": found is not None, "why": why, "rule": self.session.options.threshold}
         out["threshold"] = float(np.mean(thresholds)) if thresholds else None
@@ -495,11 +495,3 @@ class Desk:
             except ChangedError as error:  # whose hint names an option of the command line
                 hint = "Nothing was restored. Look at it first; to restore it all the same, say so: what is there now is backed up."
                 raise ChangedError(error.what, hint) from error
-
-
-def _or_why(look: Any) -> tuple[Any, str | None]:
-    """What is found, or the sentence that says why there is nothing."""
-    try:
-        return look(), None
-    except ActsortError as error:
-        return None, f"{error.what} {error.hint}".strip()

@@ -114,13 +114,6 @@ export class Queue extends EventTarget {
     for (const pos of gone) this.known.delete(pos);
   }
 
-  forget() {
-    this.questions = [];
-    this.known.clear();
-    this.rev = -1;
-    this.finished = false;
-  }
-
   /** @param {number[]} positions most wanted first @param {number} [reserve] how many to fetch besides the first few */
   prefetch(positions, reserve = RESERVE) {
     const missing = (/** @type {number} */ pos) => !this.ready.has(pos) && !this.coming.has(pos);
