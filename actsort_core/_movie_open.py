@@ -123,7 +123,10 @@ def _open_folder(folder: Path, fov: Sequence[int] | None, n_frames: int | None, 
     for place in (folder / "reg_tif", folder / name / "reg_tif", folder):
         if found := files.tiff_files(place):
             return files.tiff_folder(place, found, fov) if len(found) > 1 else files.tiff(found[0], fov, n_frames)
-    raise FormatError(f"There is no movie in {folder}.", "Give the file: --movie FILE")
+    raise FormatError(
+        f"There is no movie in {folder.resolve()}: no data.bin, TIFF or Zarr store.",
+        "Movies of other kinds are not guessed from a folder; give the file: --movie FILE",
+    )
 
 
 # Checking

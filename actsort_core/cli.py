@@ -23,6 +23,8 @@ from actsort_core.cli_common import (
     progress_bar,
     result_or_session,
     say_json,
+    say_session,
+    session_options,
 )
 from actsort_core.errors import ActsortError, UnknownNameError, UsageError
 
@@ -140,44 +142,8 @@ def info(ctx: click.Context, path: Path, format_: str | None, movie: Sequence[st
 @click.argument("paths", type=PATH, nargs=-1, required=True, metavar="PATH...")
 @click.option("--labels", metavar="N", help="Stop when the session holds N labels: a count, or a share of the candidates like 1%.")
 @click.option("--oracle", type=PATH, help="Answer from a file instead of asking: JSON list, .npy or one-column .csv of 1, 0, null.")
-@click.option("--session", type=PATH, metavar="DIR", help="Where labels are kept. Default: beside the (first) result.")
-@click.option("--annotator", metavar="WHO", help="Who answers. Default: your login name.")
-@click.option("--strategy", metavar="NAME", help="Which candidates to ask about (see: actsort plugins). Default: balanced_pi.")
-@click.option("--classifier", metavar="NAME", help="Which classifier learns. Default: l1_adaptive.")
-@click.option(
-    "--features",
-    metavar="LIST",
-    help="Groups, sets or features: 'trace,host.skew,actsort46', or changes to the defaults: '-host', '+host_verdict'.",
-)
-@click.option(
-    "--threshold",
-    metavar="T",
-    help="Where the line is drawn: pi (default), the estimated share of cells; a probability; favour-precision, favour-recall; "
-    "match-labels, as your own labels say; app (.5), paper (.65).",
-)
+@session_options
 @click.option("--stop", type=click.Choice(["auto"]), help="auto: stop (or say so) when labels no longer change much.")
-@click.option(
-    "--audits/--no-audits",
-    default=None,
-    help="Draw every tenth, later every second question at random, to estimate the quality honestly. Default: from 1,000 candidates on.",
-)
-@click.option(
-    "--class", "own_classes", multiple=True, metavar="NAME=KIND", help="A class of your own: --class dendrite=not_cell. Repeat for more."
-)
-@click.option("--consensus", metavar="HOW", help="Whose label counts where people differ: latest (default), majority, dawid-skene.")
-@click.option("--overlap", metavar="SHARE", default="0", help="Share of the questions about what others labelled, like 20%. Default: 0.")
-@click.option(
-    "--warm-start",
-    type=PATH,
-    multiple=True,
-    metavar="FILES...",
-    help="Learn from labels given elsewhere, too: sessions, saved models, ActSort's .mat, annotated files. Put PATH... before it. "
-    "Kept in the session; none: no longer.",
-)
-@click.option("--seed", type=int, metavar="S", help="Seed of the random order. Default: 0.")
-@click.option("--format", "format_", metavar="NAME", help="Read the results as this format instead of finding out.")
-@movie_option
-@click.option("--reattach", is_flag=True, help="Go on although few labelled candidates are left in a changed result; no label is lost.")
 @click.option("--write", is_flag=True, help="Write the decisions into the toolkit's files at the end.")
 @exports_option
 @json_option
@@ -187,22 +153,8 @@ def sort(
     paths: Sequence[Path],
     labels: str | None,
     oracle: Path | None,
-    session: Path | None,
-    annotator: str | None,
-    strategy: str | None,
-    classifier: str | None,
-    features: str | None,
-    threshold: str | None,
+    how: dict[str, Any],
     stop: str | None,
-    audits: bool | None,
-    own_classes: Sequence[str],
-    consensus: str | None,
-    overlap: str,
-    warm_start: Sequence[Path],
-    seed: int | None,
-    format_: str | None,
-    movie: Sequence[str],
-    reattach: bool,
     write: bool,
     update_exports: bool,
     as_json: bool,
@@ -211,7 +163,6 @@ def sort(
 
     Every answer is saved at once. Stop with q (or pull the plug) and run the same command again to go on.
     """
-    from actsort_core.classes import parse
     from actsort_core.opening import open as open_session
     from actsort_core.oracle import answerer, read_truth
     from actsort_core.report import sort_document, sort_text
@@ -220,35 +171,20 @@ def sort(
         raise UsageError("--update-exports is about writing.", "Add --write, or write later: actsort write SESSION --update-exports.")
     if as_json and oracle is None:
         raise UsageError("--json needs --oracle: it leaves no place to ask questions.", "Leave --json out, or pass an oracle.")
-    groups = [name.strip() for name in features.split(",") if name.strip()] if features is not None else None
     if stop is not None:
         from actsort_core.stopping import AutoStop
 
         plugins_of(ctx).manager.register(AutoStop(), "stop")
     opened = open_session(
         *(result_or_session(path) for path in paths),
-        session=session,
-        annotator=annotator,
-        seed=seed,
-        strategy=strategy,
-        classifier=classifier,
-        features=groups,
-        threshold=threshold,
-        audits=audits,
-        classes=parse(own_classes) if own_classes else None,
-        consensus=consensus,
-        overlap=overlap,
-        warm_start=warm_start or None,
-        format=format_,
-        movie=movie or None,
-        reattach=reattach or None,
+        **how,
         plugins=plugins_of(ctx),
         progress=progress_bar("actsort"),
         refit_wait=0 if oracle is None else None,
     )
     with opened:
         if not as_json:
-            _notes(opened)
+            say_session(opened)
         said = len(opened.notes)
         try:
             truth = None if oracle is None else read_truth(oracle, len(opened.candidates))
@@ -281,12 +217,6 @@ def sort(
             click.echo(str(report))
         else:
             click.echo(f"Nothing was written yet. See what would change: actsort write {opened.folder} --dry-run")
-
-
-def _notes(session: Session) -> None:
-    click.echo(f"session: {session.folder}", err=True)
-    for note in session.notes:
-        click.echo(f"note: {note}", err=True)
 
 
 def _resume(ctx: click.Context, path: Path, **options: Any) -> Session:

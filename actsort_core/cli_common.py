@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from actsort_core.errors import UsageError
 if TYPE_CHECKING:
     from actsort_core.features.table import Progress
     from actsort_core.plugins import Plugins
+    from actsort_core.session import Session
 
 PATH = click.Path(path_type=Path)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
@@ -58,6 +59,92 @@ def execution_options(command: Callable[..., None]) -> Callable[..., None]:
     ):
         run = option(run)
     return run
+
+
+def session_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Options that say where a session is, who labels in it and how it asks; the command receives ``how``, keywords of `opening.open`."""
+
+    @functools.wraps(command)
+    def run(
+        *args: Any,
+        features: str | None,
+        own_classes: Sequence[str],
+        warm_start: Sequence[Path],
+        movie: Sequence[str],
+        reattach: bool,
+        **options: Any,
+    ) -> None:
+        from actsort_core.classes import parse
+
+        how = {name: options.pop(name) for name in _AS_GIVEN}
+        how |= {
+            "features": None if features is None else [name.strip() for name in features.split(",") if name.strip()],
+            "classes": parse(own_classes) if own_classes else None,
+            "warm_start": warm_start or None,
+            "movie": movie or None,
+            "reattach": reattach or None,
+        }
+        command(*args, how=how, **options)
+
+    for option in reversed(_SESSION_OPTIONS):
+        run = option(run)
+    return run
+
+
+_AS_GIVEN = ("session", "annotator", "strategy", "classifier", "threshold", "audits", "consensus", "overlap", "seed", "format")
+_SESSION_OPTIONS = (
+    click.option("--session", type=PATH, metavar="DIR", help="Where labels are kept. Default: beside the (first) result."),
+    click.option("--annotator", metavar="WHO", help="Who answers. Default: your login name."),
+    click.option("--strategy", metavar="NAME", help="Which candidates to ask about (see: actsort plugins). Default: balanced_pi."),
+    click.option("--classifier", metavar="NAME", help="Which classifier learns. Default: l1_adaptive."),
+    click.option(
+        "--features",
+        metavar="LIST",
+        help="Groups, sets or features: 'trace,host.skew,actsort46', or changes to the defaults: '-host', '+host_verdict'.",
+    ),
+    click.option(
+        "--threshold",
+        metavar="T",
+        help="Where the line is drawn: pi (default), the estimated share of cells; a probability; favour-precision, favour-recall; "
+        "match-labels, as your own labels say; app (.5), paper (.65).",
+    ),
+    click.option(
+        "--audits/--no-audits",
+        default=None,
+        help="Draw every tenth, later every second question at random, to estimate the quality honestly. "
+        "Default: from 1,000 candidates on.",
+    ),
+    click.option(
+        "--class",
+        "own_classes",
+        multiple=True,
+        metavar="NAME=KIND",
+        help="A class of your own: --class dendrite=not_cell. Repeat for more.",
+    ),
+    click.option("--consensus", metavar="HOW", help="Whose label counts where people differ: latest (default), majority, dawid-skene."),
+    click.option(
+        "--overlap", metavar="SHARE", default="0", help="Share of the questions about what others labelled, like 20%. Default: 0."
+    ),
+    click.option(
+        "--warm-start",
+        type=PATH,
+        multiple=True,
+        metavar="FILES...",
+        help="Learn from labels given elsewhere, too: sessions, saved models, ActSort's .mat, annotated files. Put PATH... before it. "
+        "Kept in the session; none: no longer.",
+    ),
+    click.option("--seed", type=int, metavar="S", help="Seed of the random order. Default: 0."),
+    click.option("--format", metavar="NAME", help="Read the results as this format instead of finding out."),
+    movie_option,
+    click.option("--reattach", is_flag=True, help="Go on although few labelled candidates are left in a changed result; no label is lost."),
+)
+
+
+def say_session(session: Session) -> None:
+    """Where the session is and what there is to know about it, on stderr."""
+    click.echo(f"session: {session.folder}", err=True)
+    for note in session.notes:
+        click.echo(f"note: {note}", err=True)
 
 
 def plugins_of(ctx: click.Context) -> Plugins:

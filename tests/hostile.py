@@ -6,6 +6,7 @@ of each step. What is being tried is in the file ``trying`` before it is tried, 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import json
@@ -390,10 +391,15 @@ def kill_creates(fmt: CreatingFormat, folder: Path, wanted: int) -> int:
 def kills(fmt: Format, folder: Path, wanted: int) -> dict[str, int]:
     """Kill writes before `wanted` file operations of one sample (all, where there are fewer), a third of that of another."""
 
-    def prepare() -> list[str]:
-        return [str(path) for path in samples(fmt, folder / "samples")]
+    def prepare() -> tuple[list[str], list[str]]:
+        paths = samples(fmt, folder / "samples")
+        return [str(path) for path in paths], sorted(sys.modules)
 
-    paths = [Path(path) for path in forked(prepare)[1]]
+    found, modules = forked(prepare)[1]
+    paths = [Path(path) for path in found]
+    for module in modules:  # what every fork would import anew
+        with contextlib.suppress(Exception):
+            importlib.import_module(module)
     created = [path for path in paths if path.parent.name.startswith("created")]
     native = [path for path in paths if path not in created]
     out = {"writes": 0, "creates": 0}
@@ -426,7 +432,7 @@ def main(task: str, adapter: str, name: str, count: str, seed: str, folder: str)
     else:
         import hostile_files
 
-        hostile_files.try_all(trial)
+        hostile_files.try_all(trial, int(count))
     print(json.dumps(trial.report()))
 
 

@@ -21,18 +21,17 @@ from hostile import OUTSIDE, Trial, files_of, samples
 from numpy.lib import format as npy_format
 
 Change = tuple[str, Callable[[Path], Any]]  # what, and how to do it to a file
-MOST = 180  # variants of the first sample, a quarter of that of two others
 BOMB = 4 << 30
 
 
-def try_all(trial: Trial) -> None:
-    """Every hostile variant of one sample of each kind, the small ones that the format creates first."""
+def try_all(trial: Trial, most: int) -> None:
+    """Some `most` hostile variants, evenly spread, of one sample; a quarter of that of two others of another kind."""
     paths = samples(trial.fmt, trial.folder / "samples")
     mark = trial.folder / "executed"
     outside = trial.folder / "outside"
     outside.mkdir()
     for number, path in enumerate(paths[:1] + paths[2:4]):
-        every = sum(1 for file in files_of(path) for _ in changes_of(file, outside, mark)) // (MOST if number == 0 else MOST // 4) + 1
+        every = sum(1 for file in files_of(path) for _ in changes_of(file, outside, mark)) // (most if number == 0 else most // 4) + 1
         # made one at a time, and made again: the bombs together would fill the memory
         changes = ((file, what, change) for file in files_of(path) for what, change in changes_of(file, outside, mark))
         for count, (file, what, change) in enumerate(itertools.islice(changes, None, None, every)):

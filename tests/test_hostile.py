@@ -24,6 +24,7 @@ import hostile
 
 HERE = Path(__file__).parent
 MUTANTS = int(os.environ.get("ACTSORT_MUTANTS", "200"))  # 1,000 in .ci/run
+HOSTILE = max(60, MUTANTS * 180 // 1000)  # variants of the first sample, a quarter of that of two others
 KILLS = MUTANTS // 10  # of the write of one sample; the 100 of .ci/run are all file operations there are
 SEED = int(os.environ.get("ACTSORT_SEED", "1"))
 FORMATS = []
@@ -61,7 +62,7 @@ def test_mutated_files_are_refused_or_read_as_something_valid(adapter: str, name
 
 @pytest.mark.parametrize(("adapter", "name"), FORMATS)
 def test_hostile_files_do_no_harm(adapter: str, name: str, tmp_path: Path) -> None:
-    report = run("nasty", adapter, name, tmp_path)
+    report = run("nasty", adapter, name, tmp_path, HOSTILE)
     if not list((tmp_path / "samples").iterdir()):
         pytest.skip(f"there is no file of {name} to be made hostile here")
     assert report["count"] > 20

@@ -1,9 +1,9 @@
-"""Who cannot see well, or uses the keyboard alone: axe-core on every view and dialog in both themes, and where the focus goes."""
+"""Every view and dialog: axe-core in both themes, windows of any size, the keyboard alone and where the focus goes."""
 
 from __future__ import annotations
 
 import pytest
-from browser import THEMES
+from browser import SIZES, THEMES
 
 from actsort_core.model import NOT_CELL
 
@@ -90,33 +90,64 @@ VIEWS = {
 }
 
 
-@pytest.fixture(scope="module")
-def axe():
+ROUNDS = {  # one visit each; what cannot be left again comes last
+    "sort": ("sort", "quality", "keys", "note", "settings", "write", "blind", "offline"),
+    "review": ("gallery", "table", "columns", "duplicates", "selection"),
+}
+
+
+def go_back(tab):
+    """To the candidate, from wherever one is."""
+    tab.press("Escape")
+    tab.gone("dialog")
+    tab.gone("#quality-panel")
+    if tab.page.locator("#review").is_visible():
+        tab.press("g")
+        tab.gone("#review")
+
+
+def test_every_view_is_visited():
+    assert sorted(view for views in ROUNDS.values() for view in views) == sorted(VIEWS)
+
+
+@pytest.mark.parametrize("views", ROUNDS.values(), ids=ROUNDS)
+def test_axe_finds_nothing(views, lab, visit):
     pytest.importorskip("axe_playwright_python", reason='pip install "actsort[test]"')
-
-
-@pytest.mark.parametrize("view", VIEWS)
-def test_axe_finds_nothing(view, lab, visit, axe):
     here = lab(labels=60, classes={"dendrite": "not_cell"})
     here.session.note(here.page.desk.id(3), "odd")
     tab = visit(here.address)
     tab.see(".q-accuracy", "%")
-    VIEWS[view](tab)
     found = {}
-    for theme in THEMES:
-        tab.page.emulate_media(color_scheme=theme)
-        tab.frame()
-        if lines := ask_axe(tab):
-            found[theme] = lines
+    for view in views:
+        go_back(tab)
+        VIEWS[view](tab)
+        for theme in THEMES:
+            tab.page.emulate_media(color_scheme=theme)
+            tab.frame()
+            if lines := ask_axe(tab):
+                found[f"{view}, {theme}"] = lines
     assert found == {}
 
 
-@pytest.mark.parametrize("view", ["sort", "gallery", "table", "keys", "settings", "write", "quality"])
-def test_every_control_is_reached_with_the_tab_key_and_the_focus_is_seen(view, lab, visit):
-    here = lab(labels=60)
+@pytest.mark.parametrize("views", ROUNDS.values(), ids=ROUNDS)
+def test_nothing_overlaps_in_any_window(views, lab, visit):
+    here = lab(labels=60, classes={"dendrite": "not_cell", "axon bundle": "not_cell"})
     tab = visit(here.address)
     tab.see(".q-accuracy", "%")
-    VIEWS[view](tab)
+    found = {}
+    for view in views:
+        go_back(tab)
+        VIEWS[view](tab)
+        for width, height in SIZES:
+            tab.page.set_viewport_size({"width": width, "height": height})
+            tab.frame()
+            if view != "offline" and (faults := tab.faults()):  # that message lies over the header, so that nothing else moves
+                found[f"{view}, {width} x {height}"] = faults
+    assert found == {}
+
+
+def unreached(tab) -> dict[str, list[str]]:
+    """Goes through the page with the tab key: what is never reached, and where it is not seen."""
     tab.page.evaluate("document.activeElement?.blur()")
     wanted = tab.page.evaluate("""() => {
       const top = document.querySelector("dialog[open]") ?? document;
@@ -126,10 +157,10 @@ def test_every_control_is_reached_with_the_tab_key_and_the_focus_is_seen(view, l
       return all.length;
     }""")
     assert wanted > 3
-    unseen = []
+    unseen = set()
     for _ in range(2 * wanted + 30):
         tab.press("Tab")
-        left = tab.page.evaluate("""() => {
+        left, where = tab.page.evaluate("""() => {
           const e = document.activeElement;
           window.wanted.delete(e);
           const how = getComputedStyle(e);
@@ -138,28 +169,41 @@ def test_every_control_is_reached_with_the_tab_key_and_the_focus_is_seen(view, l
           const seen = e === document.body || e.matches(".rv-slider:focus-visible") || outlined || how.boxShadow !== "none";
           return [window.wanted.size, seen ? "" : `${e.tagName} ${e.id} ${e.className}`];
         }""")
-        if left[1]:
-            unseen.append(left[1])
-        if not left[0]:
+        if where:
+            unseen.add(where)
+        if not left:
             break
-    assert tab.page.evaluate("[...window.wanted].map((e) => e.id || e.getAttribute('aria-label') || e.textContent)") == []
-    assert sorted(set(unseen)) == []
+    never = tab.page.evaluate("[...window.wanted].map((e) => e.id || e.getAttribute('aria-label') || e.textContent)")
+    return {"never reached": never, "not seen": sorted(unseen)} if never or unseen else {}
 
 
-@pytest.mark.parametrize("view", ["keys", "note", "settings", "write"])
-def test_dialogs_take_the_focus_close_with_escape_and_give_it_back(view, lab, visit):
+def test_every_control_is_reached_with_the_tab_key_and_the_focus_is_seen(lab, visit):
+    here = lab(labels=60)
+    tab = visit(here.address)
+    tab.see(".q-accuracy", "%")
+    wrong = {}
+    for view in ("sort", "gallery", "table", "keys", "settings", "write", "quality"):
+        go_back(tab)
+        VIEWS[view](tab)
+        if some := unreached(tab):
+            wrong[view] = some
+    assert wrong == {}
+
+
+def test_dialogs_take_the_focus_close_with_escape_and_give_it_back(lab, visit):
     here = lab(labels=20)
     tab = visit(here.address)
-    tab.page.locator("#settings-open").focus()
-    VIEWS[view](tab)
-    assert tab.page.evaluate("Boolean(document.activeElement.closest('dialog[open]'))")
-    pos = tab.pos
-    if view != "note":
-        tab.press("y", "n", "u")
-    tab.press("Escape")
-    tab.gone("dialog")
-    assert tab.pos == pos, "keys of the page do nothing while a dialog is open"
-    assert tab.page.evaluate("document.activeElement.id") == "settings-open"
+    for view in ("keys", "note", "settings", "write"):
+        tab.page.locator("#settings-open").focus()
+        VIEWS[view](tab)
+        assert tab.page.evaluate("Boolean(document.activeElement.closest('dialog[open]'))"), view
+        pos = tab.pos
+        if view != "note":
+            tab.press("y", "n", "u")
+        tab.press("Escape")
+        tab.gone("dialog")
+        assert tab.pos == pos, f"{view}: keys of the page do nothing while a dialog is open"
+        assert tab.page.evaluate("document.activeElement.id") == "settings-open", view
 
 
 def test_buttons_are_pressed_with_the_keyboard(lab, visit):

@@ -131,7 +131,8 @@ def test_the_network_is_gone_for_a_while(lab, visit):
     tab.gone("#offline")
     tab.until(lambda: len(journal(here.folder, "undo")) == 1, "all is said")
     assert given(here.folder) == [*done, undone]
-    assert [(label.candidate.index, label.value) for label in here.session.labels()] == sorted(done)
+    said = lambda: [(label.candidate.index, label.value) for label in here.session.labels()]  # noqa: E731
+    tab.until(lambda: said() == sorted(done), "the session follows its journal")
 
 
 def test_labels_of_a_tab_that_was_closed_are_sent_by_the_next(lab, visit):

@@ -3,7 +3,7 @@
 
 import { font, h, Stage, toggle } from "./dom.js";
 import { imageCanvas, preferred, valuesCanvas } from "./image.js";
-import { drawOutlines, fit, Frames, LETTERS, neighbourColour } from "./look.js";
+import { drawOutlines, fit, Frames, haloText, inWindow, LETTERS, neighbourColour } from "./look.js";
 import { imageName } from "./maptools.js";
 
 /** @typedef {import("./store.js").App} App */
@@ -109,26 +109,20 @@ export function mountCrop(panel, app, look) {
     const window = widened(candidate, own ? { low: clip.low, size: [framesShape[2] * clip.bin, framesShape[3] * clip.bin] } : candidate);
     const at = fit(window.low, window.size, { x: 0, y: 0, w: stage.width, h: stage.height });
     const back = background(candidate, window, own ? "" : name);
-    context.save();
-    context.beginPath();
-    context.rect(at.x, at.y, at.w, at.h);
-    context.clip();
-    context.translate(at.dx, at.dy);
-    context.scale(at.unit, at.unit);
-    context.imageSmoothingEnabled = false;
-    if (back) {
-      if (own) context.globalAlpha = 0.4; // what the snippet does not reach
-      context.drawImage(back.canvas, back.low[1], back.low[0], back.size[1], back.size[0]);
-      context.globalAlpha = 1;
-    }
-    if (own && name === "movie") frames.draw(context, candidate, look.event, look.frame);
-    else if (own) {
-      const near = background(candidate, window, name);
-      if (near) context.drawImage(near.canvas, near.low[1], near.low[0], near.size[1], near.size[0]);
-    }
     const { outlines, neighbours: others } = app.settings;
-    if (outlines) drawOutlines(context, candidate, at.unit, { neighbours: others });
-    context.restore();
+    inWindow(context, at, () => {
+      if (back) {
+        if (own) context.globalAlpha = 0.4; // what the snippet does not reach
+        context.drawImage(back.canvas, back.low[1], back.low[0], back.size[1], back.size[0]);
+        context.globalAlpha = 1;
+      }
+      if (own && name === "movie") frames.draw(context, candidate, look.event, look.frame);
+      else if (own) {
+        const near = background(candidate, window, name);
+        if (near) context.drawImage(near.canvas, near.low[1], near.low[0], near.size[1], near.size[0]);
+      }
+      if (outlines) drawOutlines(context, candidate, at.unit, { neighbours: others });
+    });
     if (outlines && others) letters(context, candidate, at);
   }
 
@@ -144,11 +138,7 @@ export function mountCrop(panel, app, look) {
       const [r, c] = [all.centres[2 * (pos - start)] + 0.5, all.centres[2 * (pos - start) + 1] + 0.5];
       const x = Math.max(at.x + 9, Math.min(at.x + at.w - 9, at.dx + c * at.unit));
       const y = Math.max(at.y + 10, Math.min(at.y + at.h - 10, at.dy + r * at.unit));
-      context.lineWidth = 3;
-      context.strokeStyle = "rgba(0,0,0,0.8)";
-      context.strokeText(LETTERS[i], x, y);
-      context.fillStyle = neighbourColour(i, true);
-      context.fillText(LETTERS[i], x, y);
+      haloText(context, LETTERS[i], x, y, neighbourColour(i, true));
     });
   }
 

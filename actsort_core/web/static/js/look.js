@@ -154,3 +154,38 @@ export function fit(low, size, box) {
   const y = box.y + (box.h - unit * size[0]) / 2;
   return { unit, x, y, dx: x - low[1] * unit, dy: y - low[0] * unit, w: unit * size[1], h: unit * size[0] };
 }
+
+/**
+ * Paints inside a window that `fit` has placed: the context's unit is a pixel of the field of view meanwhile, and nothing leaves the window.
+ * @param {CanvasRenderingContext2D} context
+ * @param {ReturnType<typeof fit>} at
+ * @param {() => void} paint
+ */
+export function inWindow(context, at, paint) {
+  context.save();
+  context.beginPath();
+  context.rect(at.x, at.y, at.w, at.h);
+  context.clip();
+  context.translate(at.dx, at.dy);
+  context.scale(at.unit, at.unit);
+  context.imageSmoothingEnabled = false;
+  paint();
+  context.restore();
+}
+
+/**
+ * Text that is read on any picture.
+ * @param {CanvasRenderingContext2D} context with font and alignment set
+ * @param {string} text
+ * @param {number} x
+ * @param {number} y
+ * @param {string} colour
+ * @param {number} [width] the most it may take
+ */
+export function haloText(context, text, x, y, colour, width) {
+  context.lineWidth = 3;
+  context.strokeStyle = "rgba(0,0,0,0.85)";
+  context.strokeText(text, x, y, width);
+  context.fillStyle = colour;
+  context.fillText(text, x, y, width);
+}

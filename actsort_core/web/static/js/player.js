@@ -5,7 +5,7 @@ import { font, h, lineWidth, put, Stage } from "./dom.js";
 import { weights } from "./footprint.js";
 import { imageCanvas } from "./image.js";
 import { actionButton } from "./keys.js";
-import { drawOutlines, fit, Frames, OWN } from "./look.js";
+import { drawOutlines, fit, Frames, haloText, inWindow, OWN } from "./look.js";
 import { imageName } from "./maptools.js";
 
 /** @typedef {import("./store.js").App} App */
@@ -61,11 +61,7 @@ export function mountPlayer(panel, app, look) {
     context.font = font(0.74, "600");
     context.textAlign = "left";
     context.textBaseline = "top";
-    context.lineWidth = 3;
-    context.strokeStyle = "rgba(0,0,0,0.85)";
-    context.strokeText(text, box.x + 4, box.y + 3, box.w - 8);
-    context.fillStyle = "#ffffff";
-    context.fillText(text, box.x + 4, box.y + 3, box.w - 8);
+    haloText(context, text, box.x + 4, box.y + 3, "#ffffff", box.w - 8);
   }
 
   /**
@@ -74,30 +70,51 @@ export function mountPlayer(panel, app, look) {
    * @param {{x: number, y: number, w: number, h: number}} box
    * @param {(context: CanvasRenderingContext2D) => void} picture
    * @param {{low: number[], size: number[]}} window
+   * @param {boolean} [playing]
    */
-  function tile(context, candidate, box, picture, window) {
+  function tile(context, candidate, box, picture, window, playing = false) {
     const at = fit(window.low, window.size, box);
-    context.save();
-    context.beginPath();
-    context.rect(at.x, at.y, at.w, at.h);
-    context.clip();
-    context.translate(at.dx, at.dy);
-    context.scale(at.unit, at.unit);
-    context.imageSmoothingEnabled = false;
-    picture(context);
-    if (app.settings.outlines) drawOutlines(context, candidate, at.unit, { neighbours: app.settings.neighbours });
-    context.restore();
+    inWindow(context, at, () => {
+      picture(context);
+      if (app.settings.outlines && !playing) drawOutlines(context, candidate, at.unit, { neighbours: app.settings.neighbours });
+    });
+    if (app.settings.outlines && playing) context.drawImage(outlinesFor(candidate, box, window), box.x, box.y, box.w, box.h);
   }
 
-  function draw() {
+  const outlines = document.createElement("canvas");
+  let outlined = "";
+
+  /**
+   * The outlines over a tile, the same over all: while the snippets play they are not stroked anew for every frame.
+   * A new candidate is drawn without this canvas: what it takes to make one would be waited for.
+   * @param {Candidate} candidate
+   * @param {{w: number, h: number}} box
+   * @param {{low: number[], size: number[]}} window
+   */
+  function outlinesFor(candidate, box, window) {
+    const { ratio } = stage;
+    const wanted = [candidate.pos, candidate.around.size, box.w, box.h, ratio, app.settings.neighbours].join();
+    if (wanted === outlined) return outlines;
+    outlined = wanted;
+    outlines.width = Math.max(1, Math.round(box.w * ratio));
+    outlines.height = Math.max(1, Math.round(box.h * ratio));
+    const context = /** @type {CanvasRenderingContext2D} */ (outlines.getContext("2d"));
+    context.scale(outlines.width / box.w, outlines.height / box.h);
+    const at = fit(window.low, window.size, { x: 0, y: 0, w: box.w, h: box.h });
+    inWindow(context, at, () => drawOutlines(context, candidate, at.unit, { neighbours: app.settings.neighbours }));
+    return outlines;
+  }
+
+  /** @param {boolean} [playing] the next frame of what is there already */
+  function draw(playing = false) {
     const candidate = app.current;
     if (!candidate || !stage.width) return;
-    if (candidate.frames && candidate.clip) movie(candidate);
+    if (candidate.frames && candidate.clip) movie(candidate, playing);
     else stills(candidate);
   }
 
-  /** @param {Candidate} candidate */
-  function movie(candidate) {
+  /** @param {Candidate} candidate @param {boolean} playing */
+  function movie(candidate, playing) {
     const context = stage.clear();
     const { events, rows, columns, length } = frames;
     if (boxes.length !== events || !boxes[0]?.w) layout(events);
@@ -106,7 +123,7 @@ export function mountPlayer(panel, app, look) {
     const { fps } = app.info.recordings[candidate.recording];
     for (let e = 0; e < events; e += 1) {
       const box = boxes[e];
-      tile(context, candidate, box, (c) => frames.draw(c, candidate, e, look.frame), window);
+      tile(context, candidate, box, (c) => frames.draw(c, candidate, e, look.frame), window, playing);
       const frame = candidate.events[e];
       caption(context, box, `${e + 1}: ${fps ? `${(frame / fps).toFixed(1)} s` : `frame ${frame}`}`);
       const done = (box.w * (look.frame + 1)) / length;
@@ -163,7 +180,7 @@ export function mountPlayer(panel, app, look) {
     if (!settings.playing || app.view !== "sort" || !current?.frames || document.hidden) return;
     if (performance.now() - app.shownAt < SETTLE) return;
     look.play((look.frame + 1) % Math.max(1, frames.length));
-    draw();
+    draw(true);
   }
   tick();
 
@@ -177,7 +194,7 @@ export function mountPlayer(panel, app, look) {
   app.actions.set("slower", () => faster(-1));
   app.actions.set("event_next", () => look.step(app.current, 1));
   app.actions.set("event_previous", () => look.step(app.current, -1));
-  look.addEventListener("event", draw);
+  look.addEventListener("event", () => draw());
 
   const tools = () => {
     play.setAttribute("aria-pressed", String(app.settings.playing));
