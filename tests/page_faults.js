@@ -3,7 +3,7 @@
   const out = [];
   const root = document.documentElement;
   if (root.scrollWidth > innerWidth + 1 || root.scrollHeight > innerHeight + 1) out.push(`the page scrolls: ${root.scrollWidth} x ${root.scrollHeight}`);
-  const top = document.querySelector("dialog[open]") ?? document.querySelector("#quality-panel:not([hidden])") ?? document.body;
+  const top = document.querySelector("dialog[open]") ?? document.querySelector(":popover-open") ?? document.querySelector("#quality-panel:not([hidden])") ?? document.body;
   const name = (e) => `${e.tagName.toLowerCase()}#${e.id} "${(e.getAttribute("aria-label") ?? e.textContent).trim().slice(0, 40)}"`;
   const controls = [];
   for (const e of top.querySelectorAll("button, select, input, textarea, summary")) {
@@ -13,10 +13,11 @@
     let scrolls = false;
     for (let p = e.parentElement; p; p = p.parentElement) {
       const how = getComputedStyle(p);
-      if (how.overflowX === "visible" && how.overflowY === "visible") continue;
+      if (p !== top && how.overflowX === "visible" && how.overflowY === "visible") continue;
       if (p.scrollHeight > p.clientHeight + 1 || p.scrollWidth > p.clientWidth + 1) scrolls = true;
       const r = p.getBoundingClientRect();
       [left, up, right, bottom] = [Math.max(left, r.left), Math.max(up, r.top), Math.min(right, r.right), Math.min(bottom, r.bottom)];
+      if (p === top) break; // what lies above everything is not cut by what it stands in
     }
     if (!scrolls && (left < -1 || up < -1 || right > innerWidth + 1 || bottom > innerHeight + 1)) out.push(`${name(e)} is outside the window`);
     if (right - left < 2 || bottom - up < 2) {

@@ -92,7 +92,7 @@ VIEWS = {
 
 ROUNDS = {  # one visit each; what cannot be left again comes last
     "sort": ("sort", "quality", "keys", "note", "settings", "write", "blind", "offline"),
-    "review": ("gallery", "table", "columns", "duplicates", "selection"),
+    "review": ("gallery", "selection", "table", "columns", "duplicates"),
 }
 
 
@@ -102,7 +102,7 @@ def go_back(tab):
     tab.gone("dialog")
     tab.gone("#quality-panel")
     if tab.page.locator("#review").is_visible():
-        tab.press("g")
+        tab.do("view_sort")
         tab.gone("#review")
 
 

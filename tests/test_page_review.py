@@ -111,6 +111,11 @@ def test_columns_of_features_sort_the_table(lab, visit):
     head.click()
     tab.until(lambda: rows(tab)[0] == int(np.argmax(values)), "and the other way round")
     tab.shoot("review-table")
+    tab.page.locator("#review-columns").click()
+    tab.see(".rv-menu")
+    tab.press("Escape")
+    tab.gone(".rv-menu")
+    assert tab.page.locator("#review").is_visible(), "escape closes the menu, not the view"
 
 
 # ---- filters, jumps

@@ -75,6 +75,7 @@ export class Keys {
     const action = this.bound.get(combinationOf(event));
     if (!action) return;
     if (open) return; // a dialog has the keys; it closes by itself at escape
+    if (action === "escape" && document.querySelector(":popover-open")) return; // so does a menu
     if (target.matches?.("textarea, select, [contenteditable], input:not([type=range]):not([type=checkbox]):not([type=radio])")) return;
     const moves = /^(Arrow|Page|Home|End)/.test(event.key);
     if (moves && (target.matches?.("input[type=range], input[type=radio], [role=slider]") || target.closest?.("[data-own-arrows]"))) return;

@@ -88,11 +88,13 @@ export class Toolbar {
     });
     const menu = h("div", { class: "rv-menu", popover: "auto", id: name }, search, h("div", { class: "rv-menu-rows", role: "group", "aria-label": "Features as columns", tabindex: 0 }, ...rows));
     const opener = button("Columns", () => undefined, { class: "rv-button rv-small", popovertarget: name, title: "Features as columns of the table", id: "review-columns" });
-    menu.addEventListener("toggle", () => {
-      const place = opener.getBoundingClientRect();
-      menu.style.top = `${place.bottom + 4}px`;
-      menu.style.left = `${Math.max(8, Math.min(place.left, innerWidth - 330))}px`;
-    });
+    const place = () => {
+      const { bottom, left } = opener.getBoundingClientRect();
+      menu.style.top = `${bottom + 4}px`;
+      menu.style.left = `${Math.max(8, Math.min(left, innerWidth - menu.offsetWidth - 8))}px`;
+    };
+    menu.addEventListener("toggle", place);
+    addEventListener("resize", place);
     menu.addEventListener("keydown", (event) => event.stopPropagation());
     return h("div", { class: "rv-columns" }, opener, menu);
   }
