@@ -19,7 +19,7 @@ $(VENV)/run.stamp: pyproject.toml
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/run.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,web,matlab,movie,plots,minian,nwb]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,web,matlab,movie,plots,minian,nwb,dask,parquet]"
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/test.stamp

@@ -1,6 +1,6 @@
 """What the movie is worth in labels: balanced accuracy (%) after so many labels with and without the features from the movie.
 
-python benchmarks/movie_labels.py [--recordings 6] [--seeds 5] [--cells 400]
+python benchmarks/movie_labels.py [--recordings 6] [--first 0] [--seeds 5] [--cells 400]
 
 Recordings are simulated with known truth (`actsort_core.simulate.simulate_movie`): contaminated candidates, flanks of still spots that
 light up when the tissue moves, duplicates, fragments, dendrites, patches and speckles. What is asked, learned and decided is what a
@@ -84,6 +84,7 @@ def labels_to_reach(curve: NDArray[np.float64], target: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recordings", type=int, default=6)
+    parser.add_argument("--first", type=int, default=0, help="the first recording's number: default columns were chosen on 0 to 19")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--cells", type=int, default=400)
     a = parser.parse_args()
@@ -91,7 +92,7 @@ def main() -> None:
     curves: dict[str, list[list[float]]] = {}
     right: dict[str, dict[str, list[float]]] = {}
     widths: dict[str, int] = {}
-    for recording in range(a.recordings):
+    for recording in range(a.first, a.first + a.recordings):
         found, choices, kinds = tables(a.cells, recording, loaded)
         for name, x in found.items():
             widths[name] = x.shape[1]

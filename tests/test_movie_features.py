@@ -65,10 +65,10 @@ def test_the_76_are_complete_and_each_has_its_number() -> None:
     assert [len(group.features) for group in GROUPS] == [4, 16, 10, 5]
 
 
-def test_by_default_a_dozen_of_them_and_motion_are_used() -> None:
+def test_by_default_eight_of_them_and_motion_are_used() -> None:
     usual = {f.name for g in select(REGISTERED, None) for f in g.features if f.name.startswith(("movie.", "motion."))}
-    assert len(usual) == 17
-    assert {"movie.contamination_mean", "movie.frame_match_50", "motion.jitter"} <= usual
+    assert len(usual) == 13
+    assert {"movie.contamination_p20", "movie.frame_match_50", "motion.jitter"} <= usual
     more = {f.name for g in select(REGISTERED, ["+movie.frame_match_10"]) for f in g.features}
     assert more >= usual | {"movie.frame_match_10"}
     assert "movie.frame_match_20" not in more
@@ -328,7 +328,7 @@ def test_without_a_movie_it_says_what_is_missing(result: Path, made: SimulatedMo
     with ac.open(result, movie="none") as session:
         assert not [name for name in session.features().names if name.startswith(("movie.", "motion."))]
         (note,) = [note for note in session.notes if WITHOUT_MOVIE in note]
-        assert "17 features" in note
+        assert "13 features" in note
         assert "--movie" in note
         assert not (session.folder / "clips.h5").exists()
         without = session.features()

@@ -69,8 +69,8 @@ NEIGHBOURS = ("image_correlation", *(f"{name}_p{round(100 * q):02d}" for name in
 MATCH = tuple(f"frame_match_{round(100 * share):02d}" for share in SHARES)
 # Enough of them by default: with all 30 the first labels teach less (benchmarks/movie_labels.py).
 _USUAL = {
-    *("contamination_mean", "contamination_p20", "image_correlation", "roi_excess_p50", "frame_match_00", "frame_match_50"),
-    *(f"{name}_{q}" for name in ("marginal_trace", "marginal_fluorescence") for q in ("p25", "p50", "p75")),
+    *("contamination_p20", "image_correlation", "roi_excess_p50", "marginal_trace_p25", "marginal_trace_p75"),
+    *("marginal_fluorescence_p75", "frame_match_00", "frame_match_50"),
 }
 MOTION = ("event_shift", "jitter", "trace_correlation", "explained", "negative")
 
