@@ -186,8 +186,8 @@ class Tab:
     def shoot(self, name: str, check: bool = True, sizes: tuple[tuple[int, int], ...] = SIZES, themes: tuple[str, ...] = THEMES) -> None:
         """Screenshots in each size and theme; nothing may overlap in any of them.
 
-        Without ACTSORT_ARTEFACTS a small dark and a larger light one: a window of 4K takes a second each time (test_page_access.py tries all
-        views in one).
+        Without ACTSORT_ARTEFACTS a small dark and a larger light one: a window of 4K takes a second each time (test_page_access.py tries
+        every view in one).
         """
         ARTEFACTS.mkdir(parents=True, exist_ok=True)
         before, found = self.page.viewport_size, {}
