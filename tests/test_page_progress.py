@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from browser import SIZES, answer, values
+from browser import SIZES, answer, journal, values
 from web_client import Client
 
 from actsort_core.model import NOT_CELL
@@ -62,6 +62,20 @@ def test_the_last_ten_decisions_can_be_changed(lab, visit):
     assert tab.pos not in seen, "the candidate that is shown stays"
     tab.page.locator("#past .go").nth(2).click()
     tab.until(lambda: tab.pos in seen, "and can be looked at")
+
+
+def test_time_in_other_views_and_dialogs_is_not_time_for_a_label(lab, visit):
+    here = lab()
+    tab = visit(here.address)
+    for away, back in (("l", "g"), ("?", "Escape")):
+        old = tab.pos
+        tab.press(away)
+        tab.page.wait_for_timeout(1500)
+        tab.press(back)
+        tab.press("y")
+        tab.moved(old)
+    tab.until(lambda: len(journal(here.folder, "label")) == 2, "both are labelled")
+    assert max(e["seconds"] for e in journal(here.folder, "label")) < 1.2
 
 
 # ---- nothing overlaps, nothing jumps

@@ -270,6 +270,26 @@ def test_duplicates_stand_together_and_the_best_is_kept(lab, visit):
     shown = next(group for group in groups if best in group)
     tab.until(lambda: labels(here.session).get(best) == CELL, "the best is a cell")
     tab.until(lambda: all(labels(here.session).get(pos) == NOT_CELL for pos in shown if pos != best), "the others are not")
+    tab.press("z")
+    tab.until(lambda: len(labels(here.session)) == 40, "one step takes all of it back")
+
+
+def test_after_the_toolbar_was_used_the_keys_are_the_candidates_again(lab, visit):
+    here = lab(labels=40)
+    tab = review(visit(here.address))
+    tab.page.locator("#review-sort").select_option("recording")
+    tab.until(lambda: focused(tab) == 0, "the first of the new order is in focus")
+    tab.press("ArrowRight")
+    tab.until(lambda: focused(tab) == 1, "an arrow moves in the gallery")
+    tab.page.locator("#review-details").click()
+    tab.press("ArrowRight")
+    tab.until(lambda: focused(tab) == 2, "also after a button")
+    tab.press("b", "b")
+    tab.page.locator("#review-sort").select_option("mistakes")
+    tab.press("b")
+    tab.until(lambda: tab.page.locator("#review-sort").input_value() == "recording", "blind mode shows no opinion")
+    tab.press("b")
+    tab.until(lambda: tab.page.locator("#review-sort").input_value() == "mistakes", "and the order is back after it")
 
 
 def test_several_recordings_in_one_session(opened, toy, visit):

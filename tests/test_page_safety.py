@@ -90,7 +90,7 @@ def test_the_server_is_killed_and_what_was_pressed_is_kept_and_sent(toy, served,
     done += press(tab, "nny")
     tab.see("#offline", "The server does not answer")
     tab.see("#offline", "3 labels waiting")
-    tab.shoot("safety-server-gone", check=False)  # the message lies over the header, so that nothing else moves
+    tab.shoot("safety-server-gone")
     assert given(folder) == done[:3]
     served(result, "--port", process.client.port)
     tab.gone("#offline")
@@ -211,7 +211,7 @@ def test_a_full_disk_is_said_and_the_labels_wait(lab, visit, monkeypatch):
     done = press(tab, "yn")
     tab.see("#offline", "No space left on device")
     tab.see("#offline", "2 labels")
-    tab.shoot("safety-disk-full", check=False, sizes=SIZES[:1])
+    tab.shoot("safety-disk-full", sizes=SIZES[:1])
     monkeypatch.undo()
     tab.gone("#offline")
     tab.until(lambda: given(here.folder) == done, "they are written when there is space")

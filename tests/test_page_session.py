@@ -145,6 +145,27 @@ def check_page(name: str, session, visit) -> None:
     json.dumps(Client(page.address).get("write"))
 
 
+def test_blind_the_toolkit_tells_neither_its_verdict_nor_its_metrics(opened, tmp_path, visit, all_plugins):
+    result = tmp_path / "copy.hdf5"
+    shutil.copy(DATA / "caiman/cnmf_2p_4gui.hdf5", result)
+    session = opened(result, plugins=all_plugins, classifier="l1_adaptive", refit_wait=0)
+    tab = visit(session.show(port=0, blind=True).address)
+    tab.see(".facts", "Toolkit's metrics: hidden until you decide")
+    assert not tab.page.locator("#metrics .metric").first.is_visible()
+    shown = "(where) => [...document.querySelectorAll(`${where} option`)].filter((o) => !o.hidden).map((o) => o.value)"
+    assert not [name for name in tab.page.evaluate(shown, "#colouring") if "host." in name]
+    pos = tab.pos
+    tab.press("y")
+    tab.moved(pos)
+    tab.press("j")
+    tab.until(lambda: tab.pos == pos, "back")
+    assert tab.page.locator("#metrics .metric").first.is_visible(), "shown once it is decided"
+    tab.press("l")
+    tab.see("#review-gallery")
+    for where in ("#review-sort", "#review-add-range"):
+        assert not [name for name in tab.page.evaluate(shown, where) if "host." in name]
+
+
 def test_the_page_on_a_volume_without_images_or_frame_rate(opened, tmp_path, visit):
     rng = np.random.default_rng(0)
     flat = simulated()[0]

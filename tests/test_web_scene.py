@@ -215,3 +215,22 @@ def test_duplicates_are_found_together_the_best_trace_first():
     assert found[0][:1] == [4]
     assert {4, 12, 13} <= set(found[0])
     assert not any(4 in group for group in duplicate_groups(recording))
+
+
+def test_a_chain_of_neighbours_is_not_one_group():
+    """Five discs in a row that blink together, each over half of the next: the first and the last share nothing."""
+    rows, columns = np.mgrid[0:20, 0:60]
+    discs = np.stack([((rows - 10) ** 2 + (columns - 10 - 5 * k) ** 2 < 49).ravel() for k in range(5)], axis=1)
+    rng = np.random.default_rng(0)
+    shared = np.maximum(rng.standard_normal(900), 1.5)
+    traces = (shared + 0.01 * np.arange(1, 6)[:, None] * rng.standard_normal((5, 900))).astype(np.float32)
+    recording = replace(
+        simulate(n_cells=5, fov=(20, 60), n_frames=900)[0], footprints=sp.csc_matrix(discs.astype(np.float32)), traces=traces
+    )
+    groups = duplicate_groups(recording)
+    assert groups
+    assert all(len(group) <= 3 for group in groups)
+    for group in groups:
+        for other in group[1:]:
+            assert (discs[:, group[0]] & discs[:, other]).any()
+    assert len({pos for group in groups for pos in group}) == sum(map(len, groups))

@@ -285,6 +285,68 @@ def test_an_audit_that_is_corrected_stays_an_audit(page, tab):
     assert said == [("cell", "audit", 0.25), ("not_cell", "audit", 0.25), ("not_cell", "review", None)]
 
 
+def test_an_audit_that_is_taken_back_is_asked_as_an_audit_again(page, tab):
+    question = {"strategy": "random", "reason": "audit", "inclusion": 0.25, "p": 0.5}
+    tab.label(7, CELL, question)
+    mark = tab.mark()
+    (step,) = tab.post("undo", id=mark, skip=[])["steps"]
+    assert step["question"] == {"pos": 7, **question}
+    (again,) = tab.post("undo", id=mark, skip=[])["steps"]
+    assert again == step, "also where the first answer was lost"
+    tab.label(7, NOT_CELL, step["question"])
+    (label,) = page.session.labels()
+    assert (label.reason, label.inclusion, label.value) == ("audit", 0.25, NOT_CELL)
+    tab.label(8, CELL)
+    assert tab.post("undo", id=tab.mark(), skip=[])["steps"][0]["question"] is None
+
+
+def test_labels_that_were_sent_together_are_listed_latest_first(page, tab):
+    events = [{"id": tab.mark(), "pos": pos, "value": CELL, "seconds": 1.0, "question": None} for pos in (9, 3, 30, 4)]
+    tab.post("labels", events=events, skip=[])
+    assert [row["pos"] for row in tab.get("history?n=10")["labels"]] == [4, 30, 3, 9]
+
+
+def test_only_the_difference_that_was_shown_is_written(page, tab, result, truth):
+    for pos in range(12):
+        tab.label(pos, CELL if truth[pos] else NOT_CELL)
+    page.session.wait()
+
+    def files():
+        own = page.session.folder
+        return {path: path.read_bytes() for path in sorted(result.rglob("*")) if path.is_file() and own not in path.parents}
+
+    before = files()
+    shown = tab.get("write")
+    tab.label(12, NOT_CELL if truth[12] else CELL)
+    page.session.wait()
+    status, said, _ = tab.ask("POST", "/api/write", {"annotator": "ann", "seen": shown["seen"]})
+    assert status == 409
+    assert "changed since" in said["error"]
+    assert files() == before
+    again = tab.get("write")
+    assert again["seen"] != shown["seen"]
+    assert tab.post("write", seen=again["seen"])["written"]
+
+
+def test_it_may_be_time_to_stop_until_labels_are_taken_back(page, tab, monkeypatch):
+    from actsort_core.stopping import AutoStop
+
+    def look(self, n_labels, accepted):
+        self.looks.setdefault(n_labels, accepted)
+        return "enough." if n_labels >= 8 else None
+
+    monkeypatch.setattr(AutoStop, "look", look)
+    for pos in range(8):
+        tab.label(pos, CELL if pos % 2 else NOT_CELL)
+    page.session.wait()
+    tab.get("quality")
+    assert tab.get("pulse")["stop"] == "enough."
+    tab.post("undo", id=tab.mark(), skip=[])
+    page.session.wait()
+    tab.get("quality")
+    assert tab.get("pulse")["stop"] is None
+
+
 def test_nothing_new_needs_no_answer(page, tab):
     rev = tab.get("state")[0]["rev"]
     assert tab.ask("GET", f"/api/state?since={rev}")[0] == 204
@@ -539,6 +601,21 @@ def test_a_taken_port_is_told(cli, result):
     for port in ("-1", "70000"):
         assert "is no port" in cli("label", result, "--no-browser", "--port", port).err
     assert "no address of this machine" in cli("label", result, "--no-browser", "--host", "not a host").err
+
+
+def test_a_session_keeps_its_port(opened, toy):
+    """Labels that a browser keeps belong to the address: another session must not take it."""
+    one, other = opened(toy("one", a=6)), opened(toy("other", b=6))
+    first = serve.Page(one)
+    second = serve.Page(other)
+    ports = first.port, second.port
+    for page in (first, second):
+        page._socket.close()
+    assert ports[0] != ports[1]
+    again = serve.Page(other)
+    again._socket.close()
+    assert again.port == ports[1]
+    assert again.address == second.address
 
 
 def test_results_that_cannot_be_labelled_are_told(cli, tmp_path):

@@ -150,7 +150,11 @@ GROUP = FeatureGroup(
 
 
 def duplicate_groups(recording: Recording, least: float = 0.4) -> list[list[int]]:
-    """Candidates that are likely one cell: linked, one through the other, by containment x correlation of at least `least`.
+    """Candidates that are likely one cell: the best of them, and those that are the same as that one.
+
+    The candidate with the clearest trace takes whatever is the same as itself by containment x correlation of at least `least`; then the
+    clearest of those that are left, and so on. Nothing is linked through a third one: a chain of neighbours that overlap two by two holds
+    several cells.
 
     Parameters
     ----------
@@ -171,10 +175,14 @@ def duplicate_groups(recording: Recording, least: float = 0.4) -> list[list[int]
         linked_a.append(a[same])
         linked_b.append(b[same])
     a, b = (np.concatenate([np.zeros(0, np.intp), *linked]) for linked in (linked_a, linked_b))
-    links = sparse.coo_array((np.ones(a.size, np.int8), (a, b)), shape=(n, n))
-    _, group = sparse.csgraph.connected_components(links, directed=False)
-    size = np.bincount(group, minlength=1)
+    links = sparse.coo_array((np.ones(2 * a.size, np.int8), (np.concatenate([a, b]), np.concatenate([b, a]))), shape=(n, n)).tocsr()
     snr = np.nan_to_num(trace_features(recording.traces)["log_snr"], nan=-np.inf)
-    members = [np.flatnonzero(group == g) for g in np.flatnonzero(size > 1)]
-    members.sort(key=lambda found: (-found.size, int(found[0])))
-    return [found[np.argsort(-snr[found], kind="stable")].tolist() for found in members]
+    free = np.ones(n, bool)
+    groups: list[list[int]] = []
+    for best in np.argsort(-snr, kind="stable"):
+        others = links.indices[links.indptr[best] : links.indptr[best + 1]]
+        others = others[free[others] & (others != best)]
+        if free[best] and others.size:
+            free[best] = free[others] = False
+            groups.append([int(best), *others[np.lexsort((others, -snr[others]))].tolist()])
+    return sorted(groups, key=lambda group: (-len(group), min(group)))

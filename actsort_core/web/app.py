@@ -306,6 +306,6 @@ _POST: dict[str, Callable[[Desk, _Said], Any]] = {
     "flag": lambda desk, said: desk.flag(said.annotator(desk), said.get("id", ""), said.get("pos"), said.get("on")),
     "leave": lambda desk, said: desk.leave(said.get("client")),
     "threshold": lambda desk, said: desk.threshold(said.get("value")),
-    "write": lambda desk, said: desk.write(dry_run=False, update_exports=bool(said.get("update_exports"))),
+    "write": lambda desk, said: desk.write(False, bool(said.get("update_exports")), said.get("seen")),
     "restore": lambda desk, said: desk.restore(bool(said.get("force"))),
 }

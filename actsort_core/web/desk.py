@@ -20,13 +20,12 @@ from actsort_core.errors import ActsortError, CandidateError, ChangedError, Usag
 from actsort_core.features.duplicates import duplicate_groups
 from actsort_core.journal import label_of
 from actsort_core.model import CELL, NOT_CELL, CandidateId, Label
-from actsort_core.plugins import call_each
-from actsort_core.report import stated_document, status_document, write_document
+from actsort_core.report import stated_document, status_document
 from actsort_core.session import Session
-from actsort_core.stopping import AutoStop
-from actsort_core.web import keys, pack
+from actsort_core.web import keys, pack, writing
 from actsort_core.web.checks import found_or_why, number, share
 from actsort_core.web.checks import mark as checked_mark
+from actsort_core.web.enough import Enough
 from actsort_core.web.scene import Scene, column
 
 AHEAD = 24  # questions a page holds, so that the next candidate is there before the key is pressed
@@ -56,7 +55,7 @@ class Desk:
         self.keys = list(session.recordings)
         self.n_cells = start
         self._starts = np.array([scene.start for scene in self.scenes], np.int64)
-        self._stop, self._enough = AutoStop(), ""
+        self._enough = Enough()
         self._people: dict[str, dict[str, Any]] = {}
         # Revisions of a page that was open before the server was started again are smaller.
         self._started = int(time.time() * 1000)
@@ -263,7 +262,7 @@ class Desk:
             "labels": len(session.labels()),
             "fitted_on": 0 if fit is None else fit.n_labels,
             "fitting": session.fitting,
-            "stop": self._enough or None,
+            "stop": self._enough.why or None,
             "people": people,
             "notes": list(session.notes),
         }
@@ -276,8 +275,11 @@ class Desk:
 
     def history(self, annotator: str, n: int) -> dict[str, Any]:
         """``api/history``."""
-        mine = sorted(self.session.labels_by(annotator), key=lambda label: label.time, reverse=True)[: max(n, 0)]
-        return {"labels": [self._as_row(label) for label in mine]}
+        # Labels that were sent together have one time: their order is that of the journal.
+        given = [event for event in self.session.journal.events if event["kind"] == "label" and event["annotator"] == annotator]
+        order = {(label_of(event).candidate, event["time"]): event["seq"] for event in given}
+        mine = sorted(self.session.labels_by(annotator), key=lambda label: -order.get((label.candidate, label.time), 0))
+        return {"labels": [self._as_row(label) for label in mine[: max(n, 0)]]}
 
     def _as_row(self, label: Label) -> dict[str, Any]:
         row = {"pos": self.pos(label.candidate), "value": label.value, "seconds": label.seconds, "time": label.time}
@@ -288,17 +290,16 @@ class Desk:
         session = self.session
         with self._looking["quality"]:
             stated, why = found_or_why(session.quality)
-            found = None if stated is None else stated_document(stated)
-            self._look_whether_enough()
+            self._enough.look(session)
             curations = session.decided().values()
         seconds = [label.seconds for label in session.labels() if label.seconds is not None][-_FEW:]
         origin = np.concatenate([np.zeros(0, "<U5"), *(c.origin for c in curations)])
         accepted = np.concatenate([np.zeros(0, bool), *(c.accepted for c in curations)])
         kinds = [session.options.kind(label.value) for label in session.labels()]
         return {
-            "known": found is not None,
+            "known": stated is not None,
             "why": why,
-            "quality": found,
+            "quality": None if stated is None else stated_document(stated),
             "seconds_per_label": round(statistics.median(seconds), 2) if seconds else None,
             "counts": {
                 "accepted": int((accepted & (origin != "none")).sum()),
@@ -312,14 +313,6 @@ class Desk:
                 "labels_unsure": len(kinds) - kinds.count(CELL) - kinds.count(NOT_CELL),
             },
         }
-
-    def _look_whether_enough(self) -> None:
-        predictions = self.session.predictions()
-        if predictions.n_labels and (why := self._stop.look(predictions.n_labels, predictions.decided())):
-            self._enough = why
-        answers = call_each(self.session.plugins.manager, "actsort_should_stop", session=self.session)
-        if answers:
-            self._enough = str(answers[0][1])
 
     def curve(self) -> dict[str, Any]:
         """``api/curve``."""
@@ -436,8 +429,8 @@ class Desk:
 
     def step(self, kind: str, annotator: str, marks: Sequence[Any], skip: Collection[int]) -> dict[str, Any]:
         """``api/undo`` and ``api/redo``: one step for each mark."""
-        found = []
         self._put_off(skip)
+        found = []
         with self._saying, self._remembering():
             for mark in [checked_mark(mark) for mark in marks]:
                 if mark not in self._done:
@@ -445,11 +438,25 @@ class Desk:
                 found.append((mark, self._done[mark]))
         labels = {label.candidate: label.value for label in self.session.labels()}
         steps = [
-            {"id": mark, "pos": None if candidate is None else self.pos(candidate), "value": labels.get(candidate) if candidate else None}
+            {
+                "id": mark,
+                "pos": None if candidate is None else self.pos(candidate),
+                "value": labels.get(candidate) if candidate else None,
+                "question": self._question_of(mark, candidate) if candidate else None,
+            }
             for mark, candidate in found
         ]
         last = steps[-1] if steps else {"pos": None, "value": None}
         return {"steps": steps, "pos": last["pos"], "value": last["value"], **self._queue_or_nothing(annotator, skip)}
+
+    def _question_of(self, mark: str, candidate: CandidateId) -> dict[str, Any] | None:
+        """What was asked when the label was given that this step took back: answered anew, an audit is an audit still."""
+        events = self.session.journal.events
+        target = next((event.get("target") for event in reversed(events) if event.get("mark") == mark), None)
+        label = next((event for event in reversed(events) if event["seq"] == target and event["kind"] == "label"), None)
+        if label is None or label.get("reason", "review") == "review":
+            return None
+        return {"pos": self.pos(candidate), **{name: label.get(name) for name in ("strategy", "reason", "inclusion", "p")}}
 
     def note(self, annotator: str, mark: str, pos: Any, text: Any) -> dict[str, Any]:
         """``api/note``."""
@@ -481,17 +488,12 @@ class Desk:
         lines = [pack.finite(predictions.thresholds.get(key, predictions.threshold)) for key in self.keys]
         return {"thresholds": lines, "rule": self.session.options.threshold}
 
-    def write(self, dry_run: bool, update_exports: bool = False) -> dict[str, Any]:
+    def write(self, dry_run: bool, update_exports: bool = False, seen: Any = None) -> dict[str, Any]:
         """``api/write``."""
         with self._saying:
-            report = self.session.write(dry_run, update_exports=update_exports)
-        return {**write_document(self.session, report, dry_run), "text": str(report)}
+            return writing.write(self.session, dry_run, update_exports, seen)
 
     def restore(self, force: bool) -> dict[str, Any]:
         """``api/restore``."""
         with self._saying:
-            try:
-                return {"restored": [str(path) for path in self.session.restore(force)]}
-            except ChangedError as error:  # whose hint names an option of the command line
-                hint = "Nothing was restored. Look at it first; to restore it all the same, say so: what is there now is backed up."
-                raise ChangedError(error.what, hint) from error
+            return writing.restore(self.session, force)

@@ -21,7 +21,7 @@ from actsort_core.errors import ActsortError, MissingDependencyError, UsageError
 if TYPE_CHECKING:
     from actsort_core.session import Session
 
-PORT = 8765  # tried first where nobody names one: the same address after a restart, so that an open page goes on by itself
+PORT = 8765  # where nobody names one and the session's page had none yet; it keeps its port, so that an open page goes on after a restart
 _TRIES = 20
 HOST = "127.0.0.1"
 PAGE = "page.json"  # in the session's folder: the tokens, so that they are the same after a restart
@@ -40,7 +40,7 @@ def check_installed() -> None:
         ) from error
 
 
-def bind(host: str = HOST, port: int | None = None) -> socket.socket:
+def bind(host: str = HOST, port: int | None = None, first: int | None = None) -> socket.socket:
     """A socket that listens.
 
     Parameters
@@ -48,7 +48,9 @@ def bind(host: str = HOST, port: int | None = None) -> socket.socket:
     host
         Address of this machine; ``127.0.0.1`` is reached from this machine alone.
     port
-        0 takes a free one; None 8765, or the next that is free.
+        0 takes a free one; None `first`, 8765, or the next that is free.
+    first
+        Tried before all others where nobody named a port.
 
     Raises
     ------
@@ -57,7 +59,7 @@ def bind(host: str = HOST, port: int | None = None) -> socket.socket:
     """
     if port is not None and not 0 <= port < 65536:
         raise UsageError(f"{port} is no port.", "A port is a number from 1 to 65535; 0 takes a free one.")
-    wanted = [port] if port is not None else [*range(PORT, PORT + _TRIES), 0]
+    wanted = [port] if port is not None else [*([first] if first else []), *range(PORT, PORT + _TRIES), 0]
     problem: OSError | None = None
     for each in wanted:
         try:
@@ -84,14 +86,14 @@ def _is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
-def _tokens(folder: Path) -> dict[str, str]:
-    """The tokens of a session's page; made where there are none. Readable by their owner alone."""
-    path = folder / PAGE
+def _remembered(folder: Path) -> tuple[dict[str, str], int | None]:
+    """The tokens of a session's page, made where there are none, and the port it had: labels that a browser still keeps belong to it."""
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads(path.read_text())
+        found = json.loads((folder / PAGE).read_text())
         if isinstance(found, dict) and all(isinstance(found.get(k), str) and len(found[k]) >= 16 for k in ("token", "watch")):
-            return {"token": found["token"], "watch": found["watch"]}
-    return {"token": secrets.token_urlsafe(24), "watch": secrets.token_urlsafe(24)}
+            port = found.get("port")
+            return {"token": found["token"], "watch": found["watch"]}, port if isinstance(port, int) and 0 < port < 65536 else None
+    return {"token": secrets.token_urlsafe(24), "watch": secrets.token_urlsafe(24)}, None
 
 
 def _remember(folder: Path, document: Mapping[str, Any]) -> None:
@@ -177,13 +179,13 @@ class Page:
 
         session.journal.check_writable()
         self.session, self.height = session, height
-        self._socket = bind(host, port)
+        tokens, before = _remembered(session.folder)
+        self._socket = bind(host, port, before)
         self.port = int(self._socket.getsockname()[1])
         try:
             with contextlib.suppress(ActsortError):  # a fit that failed is told by the page
                 session.wait(5)  # a session that is resumed should ask what the model asks
             self.desk = Desk(session, blind)
-            tokens = _tokens(session.folder)
             others = not _is_loopback(self._socket.getsockname()[0])
             names = frozenset({host.lower(), *((socket.gethostname().lower(), socket.getfqdn().lower()) if others else ())})
             guard = Guard(tokens["token"], tokens["watch"], names, others)

@@ -66,13 +66,14 @@ export function mountFacts(panel, app) {
     const recording = app.info.recordings[current.recording];
     put(name, `Candidate ${current.index}`, `Position ${current.pos} of the session; fingerprint ${current.fingerprint}`);
     put(flagged, app.state.flagged[current.pos] ? "⚑" : "");
-    put(where, app.info.recordings.length > 1 ? `${recording.key} · ${current.index + 1} of ${recording.n_cells}` : `of ${recording.n_cells.toLocaleString("en")}`, recording.key);
+    put(where, app.info.recordings.length > 1 ? `${recording.key}, of ${recording.n_cells.toLocaleString("en")}` : `of ${recording.n_cells.toLocaleString("en")}`, recording.key);
     opinions(current);
     const reason = reasonText(app, question);
     put(why, reason, reason);
-    put(metricsTitle, current.metrics.length ? "Toolkit's metrics (bar: percentile)" : "The toolkit gives no metrics");
+    const concealed = app.blind && !app.state.label[current.pos];
+    put(metricsTitle, !current.metrics.length ? "The toolkit gives no metrics" : concealed ? "Toolkit's metrics: hidden until you decide" : "Toolkit's metrics (bar: percentile)");
     rows.forEach(({ row, label, value, meter }, i) => {
-      const metric = current.metrics[i];
+      const metric = concealed ? undefined : current.metrics[i];
       row.hidden = !metric;
       if (!metric) return;
       put(label, metric[0], `${metric[0]}: ${metric[1]}, higher than ${metric[2] === null ? "?" : Math.round(metric[2])} % of the candidates`);

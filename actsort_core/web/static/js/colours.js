@@ -145,7 +145,7 @@ export function painter(app, on = theme()) {
     return (pos) => (app.blind ? colours.missing : [colours.not_cell, colours.missing, colours.cell][state.prior[pos] + 1]);
   }
   const feature = app.featureNow;
-  if (!feature) return () => colours.missing;
+  if (!feature || app.conceals(feature.name)) return () => colours.missing;
   const { values, low, high } = feature;
   return (pos) => {
     const v = values[pos];

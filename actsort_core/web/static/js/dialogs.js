@@ -20,12 +20,16 @@ export function openDialog(id, title, body, buttons = []) {
   const close = h("button", { type: "button", class: "bare", "aria-label": "Close", title: "Close (esc)", onclick: () => dialog.close() }, "×");
   dialog.append(h("header", {}, h("h2", { id: `${id}-title` }, title), close), h("div", { class: "body" }, ...body));
   if (buttons.length) dialog.append(h("footer", {}, ...buttons));
-  dialog.addEventListener("close", () => dialog.remove());
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    document.dispatchEvent(new Event("dialog"));
+  });
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog) dialog.close(); // beside it
   });
   document.body.append(dialog);
   dialog.showModal();
+  document.dispatchEvent(new Event("dialog"));
   return dialog;
 }
 

@@ -176,7 +176,6 @@ export class LinePanel {
     this.moving = true;
     requestAnimationFrame(() => {
       this.moving = false;
-    this.busy = false;
       this.preview.set(this.t);
       this.draw();
     });

@@ -72,6 +72,7 @@ export function mapTools(app, map) {
     showLegend();
   });
   app.addEventListener("settings", () => {
+    for (const option of colours.options) option.hidden = app.conceals(option.value.replace("feature:", ""));
     outlines.setAttribute("aria-pressed", String(settings.outlines));
     dark.value = String(settings.dark);
     bright.value = String(settings.bright);
@@ -82,18 +83,21 @@ export function mapTools(app, map) {
     recordings.value = String(map.recording);
     images.replaceChildren(...info.images.map((name) => h("option", { value: name }, imageName(name))));
     images.value = preferred(info.images, settings.image);
+    recordings.title = `Recording on the map: ${info.key}`;
+    images.title = `Image of the field of view: ${imageName(images.value)}`;
   });
+  for (const option of colours.options) option.hidden = app.conceals(option.value.replace("feature:", ""));
   showLegend();
 
   const chosen = h("span", {});
   const deciders = ["cell", "not_cell", "unsure"].map((name) =>
-    h("button", { type: "button", class: name, "data-many": name, onclick: () => {
+    h("button", { type: "button", class: name, "data-many": name, title: `All that are selected: ${app.className(name)}`, onclick: () => {
       app.decideMany([...app.selection], name);
       app.select([], "set");
     } }, name === "not_cell" ? "Not a cell" : name === "cell" ? "Cell" : "Unsure"),
   );
   const selected = h("div", { class: "selected", id: "map-selected", hidden: true, role: "group", "aria-label": "Selected candidates" }, chosen, ...(app.watch ? [] : deciders),
-    h("button", { type: "button", onclick: () => app.select([], "set") }, "Clear"));
+    h("button", { type: "button", title: "Select none", onclick: () => app.select([], "set") }, "Clear"));
   app.addEventListener("selection", () => {
     selected.hidden = !app.selection.size;
     put(chosen, `${app.selection.size} selected`);
@@ -116,7 +120,7 @@ export function imageName(name) {
 function fillLegend(legend, app) {
   const item = (/** @type {string} */ mark, /** @type {string} */ text) => h("span", { class: `key ${mark}` }, h("i", { "aria-hidden": "true" }), text);
   const { kind, feature } = app.colouring;
-  const hidden = app.blind && (kind === "confidence" || kind === "prior");
+  const hidden = app.blind && (kind === "confidence" || kind === "prior" || app.conceals(feature ?? ""));
   /** @type {HTMLElement[]} */
   let items;
   if (hidden) items = [item("none", "hidden in blind mode until you have decided")];

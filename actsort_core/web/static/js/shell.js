@@ -86,10 +86,22 @@ export function mountFooter(footer, app) {
   const refused = h("div", { class: "banner error", id: "refused", role: "alert", hidden: true }, no, h("button", { type: "button", onclick: () => app.emit("open-refused") }, "Show them"));
   footer.append(banner, refused);
   let told = false;
+  // Over the read-outs, which are old now, not over the buttons; and what is below does not move.
+  const place = () => {
+    const told = !banner.hidden || !refused.hidden;
+    document.body.classList.toggle("told", told);
+    const [count, blind] = ["#header .count", '#header [data-action="blind"]'].map((where) => document.querySelector(where));
+    if (!told || !count || !blind) return;
+    footer.style.left = `${count.getBoundingClientRect().right + 6}px`;
+    footer.style.right = `${innerWidth - blind.getBoundingClientRect().left + 6}px`;
+  };
+  addEventListener("resize", place);
   const show = () => {
     const { outbox } = app;
     const waiting = app.outbox.entries.length;
-    const labels = waiting ? `${waiting} ${waiting === 1 ? "label" : "labels"} waiting` : "nothing is waiting";
+    const others = waiting - app.pending;
+    const counts = [[app.pending, "label"], [others, app.pending ? "other change" : "change"]].filter(([n]) => n).map(([n, what]) => `${n} ${what}${n === 1 ? "" : "s"}`);
+    const labels = waiting ? `${counts.join(" and ")} waiting` : "nothing is waiting";
     const status = outbox.trouble?.status ?? 0;
     const open = outbox.stored ? "" : " Leave this tab open until they are sent.";
     banner.hidden = outbox.online && !(outbox.trouble && (waiting || status === 403));
@@ -97,6 +109,7 @@ export function mountFooter(footer, app) {
       if (!outbox.online) put(gone, `The server does not answer. What you press is kept here and will be sent: ${labels}.${open} If it was stopped, start it again${location.port ? ` with --port ${location.port}` : ""}.`);
       else if (status === 403) put(gone, `The server was started anew: open the address it printed. What you pressed is kept in this browser: ${labels}.`);
       else if (outbox.trouble) put(gone, `${outbox.trouble.what} ${outbox.trouble.hint} Kept here and sent again: ${labels}.${open}`);
+      gone.title = gone.textContent ?? "";
     }
     if (!outbox.stored && !told) {
       // Once: a frame in a notebook often may keep nothing, and everything else works there.
@@ -107,7 +120,9 @@ export function mountFooter(footer, app) {
     if (outbox.refused.length) {
       const n = outbox.refused.length;
       put(no, `The server did not take ${n === 1 ? "one label" : `${n} labels`}: ${outbox.refused[n - 1].error}`);
+      no.title = no.textContent ?? "";
     }
+    place();
   };
   for (const name of ["pending", "online", "refused"]) app.addEventListener(name, show);
   show();
@@ -119,6 +134,9 @@ const MOST = 3;
 /** @param {App} app */
 export function mountToasts(app) {
   const place = /** @type {HTMLElement} */ (document.getElementById("toasts"));
+  app.addEventListener("unsay", () => {
+    for (const old of place.querySelectorAll(".toast.info")) old.remove();
+  });
   app.addEventListener("say", (event) => {
     const { text, kind, hint } = /** @type {CustomEvent<{text: string, kind: "info" | "error", hint: string}>} */ (event).detail;
     const whole = hint ? `${text} ${hint}` : text;

@@ -41,6 +41,7 @@ export class App extends Walk {
     this.labels = 0;
     /** The last labels of this annotator, latest first. @type {Past[]} */
     this.history = [];
+    this.historyTurn = 0; // grows with every change made here: an answer from before it is old
     /** @type {Deed[][]} */
     this.done = [];
     /** @type {Deed[][]} */
@@ -106,10 +107,11 @@ export class App extends Walk {
   }
 
   /**
+   * Several at once, taken back at once.
    * @param {Iterable<number>} positions
-   * @param {string} value
+   * @param {string | ((pos: number) => string)} what a class, or the class of each
    */
-  decideMany(positions, value) {
+  decideMany(positions, what) {
     if (!this.mayLabel()) return;
     /** @type {Deed[]} */
     const deeds = [];
@@ -117,6 +119,7 @@ export class App extends Walk {
     const entries = [];
     for (const pos of positions) {
       const id = newId();
+      const value = typeof what === "string" ? what : what(pos);
       deeds.push({ id, pos, before: this.state.label[pos], value, question: null });
       entries.push({ kind: "label", id, annotator: this.annotator, pos, value, seconds: null, question: null });
       this.put(pos, this.classIndex(value));
@@ -125,10 +128,12 @@ export class App extends Walk {
     if (!deeds.length) return;
     this.done.push(deeds);
     this.undone = [];
-    for (const { pos } of deeds.slice(-10)) this.remember(pos, value, null, null);
+    for (const { pos, value } of deeds.slice(-10)) this.remember(pos, value, null, null);
     this.outbox.put(...entries);
     this.queue.drop(deeds.map((d) => d.pos));
-    this.say(`${deeds.length} ${deeds.length === 1 ? "candidate is" : "candidates are"} now “${this.className(value)}”.`, { kind: "info", hint: "Undo takes them all back." });
+    const one = deeds.length === 1;
+    const now = typeof what === "string" ? `now “${this.className(what)}”` : "labelled";
+    this.say(`${deeds.length} ${one ? "candidate is" : "candidates are"} ${now}.`, { kind: "info", hint: one ? "Undo takes it back." : "Undo takes them all back." });
     if (this.question && this.current && this.state.label[this.current.pos]) this.next(true);
   }
 
@@ -137,6 +142,7 @@ export class App extends Walk {
     const deeds = this.done.pop();
     if (!deeds) return this.outbox.put({ kind: "undo", id: newId(), annotator: this.annotator }); // of an earlier visit: the server knows
     this.undone.push(deeds);
+    this.historyTurn += 1;
     /** @type {Entry[]} */
     const entries = [];
     for (const deed of [...deeds].reverse()) {
@@ -148,8 +154,9 @@ export class App extends Walk {
     let left = deeds.length;
     this.history = this.history.filter((h) => !(left > 0 && gone.has(h.pos) && (left -= 1) >= 0));
     this.outbox.put(...entries);
+    this.emit("unsay"); // "undo takes them all back" is not true any more
     if (deeds.length === 1) this.revisit(deeds[0]);
-    else this.say(`${deeds.length} labels are taken back.`);
+    if (deeds.length > 1 || this.view === "review") this.say(deeds.length === 1 ? "One label is taken back." : `${deeds.length} labels are taken back.`, { kind: "info", hint: "" });
     this.emit("history");
   }
 
@@ -263,6 +270,7 @@ export class App extends Walk {
 
   /** @param {number} pos @param {string} value @param {number | null} seconds @param {Question | null} question */
   remember(pos, value, seconds, question) {
+    this.historyTurn += 1;
     this.history = this.history.filter((h) => h.pos !== pos);
     this.history.unshift({ pos, value, seconds, time: new Date().toISOString(), reason: question?.reason ?? "review", p: question?.p ?? null });
     this.history.length = Math.min(this.history.length, 40);
@@ -297,6 +305,7 @@ export class App extends Walk {
   settleUndo(entry, answer) {
     if (answer.pos === null || answer.pos === undefined) {
       this.say(entry.kind === "undo" ? "There is nothing to take back." : "There is nothing to give again.", { kind: "info" });
+      this.readHistory();
       return;
     }
     if (entry.pos === answer.pos) {
@@ -306,7 +315,7 @@ export class App extends Walk {
     }
     this.put(answer.pos, answer.value ? this.classIndex(answer.value) : 0);
     this.readHistory();
-    if (entry.pos === undefined) this.revisit({ id: "", pos: answer.pos, before: 0, value: "", question: null });
+    if (entry.pos === undefined) this.revisit({ id: "", pos: answer.pos, before: 0, value: "", question: answer.question ?? null });
     else this.refresh(true);
   }
 
@@ -344,8 +353,9 @@ export class App extends Walk {
   }
 
   async readHistory() {
+    const turn = this.historyTurn;
     const answer = await this.api.json("api/history", { annotator: this.annotator, n: 10 }).catch(() => null);
-    if (answer && !this.outbox.entries.length) {
+    if (answer && turn === this.historyTurn && !this.outbox.entries.length) {
       this.history = answer.labels;
       this.emit("history");
     }
@@ -384,6 +394,11 @@ export class App extends Walk {
       }
     }
     this.emit("selection");
+  }
+
+  /** In blind mode the toolkit's own statistics are hidden as its verdict is: they are what it judges by. @param {string} feature */
+  conceals(feature) {
+    return this.blind && feature.startsWith("host.");
   }
 
   /** @param {Colouring} colouring */

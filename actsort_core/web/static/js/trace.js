@@ -180,9 +180,8 @@ class TraceView {
     const axis = 1.25 * rem;
     const left = 3.4 * rem;
     const room = height - axis - 1.1 * rem;
-    const row = Math.min(2.2 * rem, Math.max(0, (room * 0.5) / Math.max(1, n)));
-    const shown = row >= 0.95 * rem ? n : Math.min(n, Math.floor((room * 0.5) / (0.95 * rem)));
-    const each = shown ? Math.max(row, Math.min(0.95 * rem, row || rem)) : 0;
+    const shown = Math.min(n, Math.max(0, Math.floor((room * 0.5) / (0.95 * rem)))); // lower ones could not be read
+    const each = shown ? Math.min(2.2 * rem, (room * 0.5) / shown) : 0;
     const below = shown * each;
     return { rem, axis, left, shown, each, main: { x: left, y: 1.1 * rem, w: Math.max(10, width - left - 0.6 * rem), h: Math.max(10, room - below - (shown ? 0.25 * rem : 0)) }, bottom: height - axis };
   }

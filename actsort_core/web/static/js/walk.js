@@ -50,12 +50,17 @@ export class Walk extends Reader {
       labelled: (pos) => this.state.label[pos] > 0,
       skip: () => this.notAsked(),
     });
-    // Time away from the page is not time spent on a candidate.
-    let hidden = 0;
-    document.addEventListener("visibilitychange", () => {
-      if (document.hidden) hidden = performance.now();
-      else if (hidden) this.shownAt += performance.now() - hidden;
-    });
+    // Time away from the candidate is not time spent on it: the page is hidden, or another view or a dialog lies over it.
+    let since = 0;
+    const look = () => {
+      const away = document.hidden || this.view !== "sort" || Boolean(document.querySelector("dialog[open]"));
+      if (away && !since) since = performance.now();
+      if (away || !since) return;
+      this.shownAt += performance.now() - Math.max(since, this.shownAt);
+      since = 0;
+    };
+    for (const name of ["visibilitychange", "dialog"]) document.addEventListener(name, look);
+    this.addEventListener("view", look);
     const goOn = () => this.waiting && this.reaching === null && this.next();
     this.queue.addEventListener("ready", goOn);
     this.queue.addEventListener("filled", goOn);

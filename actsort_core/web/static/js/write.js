@@ -20,6 +20,7 @@ import { thumbsOf } from "./review/thumbs.js";
  * @property {string[]} notes
  * @property {string | null} curation
  * @property {string} text
+ * @property {string | null} seen a name of the difference
  */
 
 const SHOWN = 40; // files of one list that are named one by one
@@ -34,6 +35,8 @@ export class Writer {
     this.dialog = null;
     /** @type {{canvas: HTMLCanvasElement, draw: () => void, positions: number[]}[]} */
     this.strips = [];
+    /** The difference that is shown: only that is written. @type {string | null} */
+    this.seen = null;
   }
 
   open() {
@@ -64,7 +67,7 @@ export class Writer {
     const { app } = this;
     try {
       // Labels on their way belong to what is written.
-      for (let i = 0; i < 30 && app.pending; i++) await new Promise((then) => setTimeout(then, 100));
+      for (let i = 0; i < 30 && app.outbox.entries.length; i++) await new Promise((then) => setTimeout(then, 100));
       const [report, status] = await Promise.all([app.api.json("api/write"), app.api.json("api/status")]);
       this.showPlan(report, status);
     } catch (error) {
@@ -78,12 +81,14 @@ export class Writer {
    */
   showPlan(report, status) {
     const { app } = this;
+    const unsent = app.outbox.entries.length;
+    this.seen = report.seen;
     const change = report.recordings.reduce((sum, one) => sum + one.to_accept.length + one.to_reject.length, 0);
     const before = status.written.length
       ? `Last written ${when(status.written_at)}${status.changed_since_written ? "; labels changed since." : "; no label changed since."}`
       : "Never written from this session. The toolkit's files are as the toolkit left them.";
     this.show(
-      app.pending ? h("p", { class: "w-warn", role: "alert" }, `${counted(app.pending, "label")} could not be sent yet and will not be in what is written.`) : null,
+      unsent ? h("p", { class: "w-warn", role: "alert" }, `${counted(unsent, "label or other change", "labels and other changes")} could not be sent yet and will not be in what is written.`) : null,
       h("p", {}, change ? `${counted(change, "verdict")} of the toolkit would change. ` : "No verdict of the toolkit changes: its files say the same. ", h("span", { class: "rv-muted" }, before)),
       this.differences(report, true),
       this.files("Files that will be replaced (a backup of each is kept)", report.planned),
@@ -212,7 +217,7 @@ export class Writer {
     this.wait("Writing: each file is backed up, replaced, read again and compared…");
     try {
       /** @type {Report} */
-      const report = await app.api.post("api/write", { annotator: app.annotator, update_exports: update });
+      const report = await app.api.post("api/write", { annotator: app.annotator, update_exports: update, seen: this.seen });
       this.show(
         h("p", { class: "w-done", role: "status" }, report.written.length ? `Written and checked: ${counted(report.written.length, "file")}.` : "The toolkit's files said the same already; nothing was replaced."),
         this.files("Files that were replaced", report.written, report.backups),

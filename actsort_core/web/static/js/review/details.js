@@ -134,7 +134,8 @@ export class Details {
   /** Features, with where each value lies among all candidates; fetched when they are looked at. */
   async fillFeatures() {
     if (!this.more.open || this.pos < 0 || !this.desk.detailed) return;
-    const { features } = this.desk.app.info;
+    const { app } = this.desk;
+    const features = app.info.features.filter(({ name }) => !app.conceals(name));
     const missing = features.filter(({ name }) => !this.desk.model.extra.features.has(name));
     for (let i = 0; i < missing.length; i += AT_ONCE) {
       put(this.progress, `Reading ${i} of ${missing.length} features...`);

@@ -67,3 +67,17 @@ export function later(then, wait) {
 export function unit() {
   return rootSize() / 13;
 }
+
+/**
+ * After a click on a button or a choice in a list the next key belongs to the candidates again, not to what was clicked.
+ * @param {HTMLElement} element
+ */
+export function giveKeysBack(element) {
+  element.addEventListener("click", (event) => {
+    const control = /** @type {HTMLElement} */ (event.target).closest("button, input[type=checkbox]");
+    if (event.detail > 0 && control instanceof HTMLElement && !control.hasAttribute("popovertarget")) control.blur();
+  });
+  element.addEventListener("change", (event) => {
+    if (event.target instanceof HTMLSelectElement) event.target.blur();
+  });
+}

@@ -1,5 +1,5 @@
 // @ts-check
-/** Groups of candidates that overlap and fire together: their pictures side by side, their traces one over the other. */
+/** Groups of candidates that overlap and fire together with the best of them: their pictures side by side, their traces one over the other. */
 
 import { ApiError } from "../api.js";
 import { h, put } from "../dom.js";
@@ -157,11 +157,9 @@ export class Duplicates {
    */
   async keep(group, keep) {
     const { desk } = this;
-    const others = group.filter((pos) => pos !== keep);
     // A lab that has a class of its own for duplicates means these.
     const own = desk.app.info.classes.find((known) => known.own && known.kind === "not_cell" && /dup|double|twin/i.test(known.name));
-    await desk.decideThese([keep], "cell");
-    await desk.decideThese(others, own?.name ?? "not_cell");
+    await desk.decideThese(group, own?.name ?? "not_cell", keep);
     this.redraw();
   }
 

@@ -2,7 +2,7 @@
 /** The column of filters: one choice of chips for each property, ranges of numbers, and what is left. */
 
 import { h, put } from "../dom.js";
-import { button } from "./dom.js";
+import { button, giveKeysBack } from "./dom.js";
 import { className, DECISIONS, ORIGINS, shownUnit } from "./facts.js";
 import { bounds, RangeFilter } from "./histogram.js";
 
@@ -38,6 +38,7 @@ export class Filters {
       h("button", { type: "submit", class: "rv-button rv-small" }, "Go"),
     );
     this.rangesHost = h("div", { class: "rv-ranges" });
+    this.list = h("select", { id: "review-add-range", class: "rv-select" });
     this.picker = this.makePicker();
     this.element = h(
       "aside",
@@ -53,6 +54,7 @@ export class Filters {
       this.rangesHost,
       this.picker,
     );
+    giveKeysBack(this.element);
     this.addRange("", "Probability", "", "Of being a cell, by the model", [0, 1], () => facts.state?.probability ?? null, false);
     this.show();
   }
@@ -95,17 +97,13 @@ export class Filters {
 
   makePicker() {
     const { features } = this.desk.app.info;
-    const list = h(
-      "select",
-      {
-        id: "review-add-range",
-        class: "rv-select",
-        onchange: () => {
-          const name = list.value;
-          list.value = "";
-          if (name) this.addFeature(name);
-        },
-      },
+    const { list } = this;
+    list.addEventListener("change", () => {
+      const name = list.value;
+      list.value = "";
+      if (name) this.addFeature(name);
+    });
+    list.append(
       h("option", { value: "" }, "Add a feature..."),
       ...[...features].sort((a, b) => a.name.localeCompare(b.name)).map(({ name, unit }) => h("option", { value: name }, name.replaceAll("_", " ") + (shownUnit(unit) ? ` (${unit})` : ""))),
     );
@@ -173,6 +171,8 @@ export class Filters {
       chip.classList.toggle("rv-none", n === 0 && !pressed);
     }
     for (const element of this.opinions) element.hidden = app.blind;
+    for (const [name, { element }] of this.ranges) if (name) element.hidden = app.conceals(name);
+    for (const option of this.list.options) option.hidden = app.conceals(option.value);
     const probability = this.ranges.get("")?.element;
     if (probability) probability.hidden = app.blind || !app.state.fitted_on;
     this.reset.disabled = !model.filtered;

@@ -25,7 +25,7 @@ export function readKept(desk) {
 /** @param {Desk} desk */
 export function keepKept({ mode, size, features, detailed, model }) {
   try {
-    localStorage.setItem(KEY, JSON.stringify({ mode, size, features, detailed, sort: model.sort }));
+    localStorage.setItem(KEY, JSON.stringify({ mode, size, features, detailed, sort: model.openSort || model.sort }));
   } catch {
     // lasts as long as the page
   }

@@ -1,7 +1,7 @@
 // @ts-check
 /** Which candidates the review view shows, and in which order: state and filters in, positions and counts out. No DOM. */
 
-import { keysOf, sortBy } from "./sorts.js";
+import { keysOf, OPINIONS, sortBy } from "./sorts.js";
 
 /** @typedef {import("./facts.js").Facts} Facts */
 /** @typedef {import("./sorts.js").Extra} Extra */
@@ -21,6 +21,7 @@ export class ReviewModel {
     /** @type {Map<string, Range>} by feature; "" is the probability */
     this.ranges = new Map();
     this.sort = "mistakes";
+    this.openSort = ""; // the order before blind mode, which is brought back after it
     this.reversed = false;
     this.onlyAbout = false;
     /** @type {Extra} */
@@ -48,6 +49,17 @@ export class ReviewModel {
     for (const name of FACETS) this.chosen[name].clear();
     this.ranges.clear();
     this.onlyAbout = false;
+  }
+
+  /** In blind mode no order tells what the model or the toolkit think. @param {import("../store.js").App} app */
+  hideOpinions(app) {
+    if (app.blind && (OPINIONS.has(this.sort) || app.conceals(this.sort.replace("feature:", "")))) {
+      this.openSort = this.sort;
+      this.sort = "recording";
+    } else if (!app.blind && this.openSort) {
+      this.sort = this.openSort;
+      this.openSort = "";
+    }
   }
 
   /** Filters and sorts anew. */

@@ -50,7 +50,7 @@ export class Desk {
     this.stale = false;
     this.blind = app.blind;
     readKept(this);
-    this.hideOpinions();
+    this.model.hideOpinions(app);
     section.classList.add("rv");
     this.filters = new Filters(this);
     this.toolbar = new Toolbar(this);
@@ -186,6 +186,7 @@ export class Desk {
       model.onlyAbout = false;
     }
     model.sort = name;
+    model.openSort = "";
     this.keep();
     if (!(await this.fetchFor(name))) return;
     this.refresh(true);
@@ -228,6 +229,7 @@ export class Desk {
     this.shower?.show(this.model.order);
     const first = this.model.order[0];
     if (this.focus < 0 && first !== undefined) this.setFocus(first, false);
+    else if (top && first !== undefined && !this.app.selection.size) this.setFocus(first);
     else if (top && first !== undefined) this.shower?.reveal(first);
     this.bar.show();
   }
@@ -257,16 +259,11 @@ export class Desk {
   settings() {
     if (this.blind === this.app.blind) return;
     this.blind = this.app.blind;
-    this.hideOpinions();
+    this.model.hideOpinions(this.app);
     this.model.update();
     this.filters.show();
     this.build();
     this.details.show();
-  }
-
-  /** In blind mode no order tells what the model or the toolkit think. */
-  hideOpinions() {
-    if (this.blind && ["mistakes", "confidence", "probability", "person_model", "model_toolkit"].includes(this.model.sort)) this.model.sort = "recording";
   }
 
   async entered() {
@@ -407,8 +404,9 @@ export class Desk {
   /**
    * @param {number[]} positions
    * @param {string} value
+   * @param {number | null} [keep] one of them that is a cell
    */
-  async decideThese(positions, value) {
+  async decideThese(positions, value, keep = null) {
     const { app, facts } = this;
     if (!positions.length) return app.say("Select candidates first.", { kind: "info", hint: "Click one, or several with shift or ctrl." });
     if (positions.length > MOST) {
@@ -426,7 +424,7 @@ export class Desk {
           : "Each counts as your own label, and the model learns from all of them. Undo takes them back.";
       if (!(await ask({ title: `Label ${counted(positions.length, "candidate")} “${word}”?`, text, yes: `Label ${positions.length.toLocaleString("en")}` }))) return;
     }
-    app.decideMany(positions, value);
+    app.decideMany(positions, keep === null ? value : (pos) => (pos === keep ? "cell" : value));
     this.redraw();
     // A single one: on to the next, as when sorting.
     if (positions.length === 1 && positions[0] === this.focus && this.mode !== "duplicates") {

@@ -139,3 +139,6 @@ export function sortBy(positions, key, reversed) {
   positions.sort((a, b) => k[a] - k[b] || a - b);
   return positions;
 }
+
+/** Orders that tell what the model or the toolkit think. */
+export const OPINIONS = new Set(["mistakes", "confidence", "probability", "person_model", "model_toolkit"]);

@@ -118,7 +118,7 @@ export class Table {
       );
     }
     columns.push({ name: "flagged", title: "Flag", help: "Flagged by a person", sort: "flagged", width: 66, text: (pos) => (state()?.flagged[pos] ? "⚑ flag" : "") });
-    for (const name of features) {
+    for (const name of features.filter((one) => !app.conceals(one))) {
       const info = app.info.features.find((feature) => feature.name === name);
       const values = () => this.desk.model.extra.features.get(name);
       columns.push({

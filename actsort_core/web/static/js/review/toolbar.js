@@ -2,20 +2,20 @@
 /** The row above the gallery: which view, which order, how many, jump to one. */
 
 import { h, put } from "../dom.js";
-import { button, newName } from "./dom.js";
+import { button, giveKeysBack, newName } from "./dom.js";
 import { shownUnit } from "./facts.js";
-import { SORTS } from "./sorts.js";
+import { OPINIONS, SORTS } from "./sorts.js";
 
 /** @typedef {import("./review.js").Desk} Desk */
 /** @typedef {import("./review.js").Mode} Mode */
-
-const OPINIONS = new Set(["mistakes", "confidence", "probability", "person_model", "model_toolkit"]);
 
 export class Toolbar {
   /** @param {Desk} desk */
   constructor(desk) {
     this.desk = desk;
     this.signature = "";
+    /** @type {{row: HTMLElement, feature: string}[]} of the menu of columns */
+    this.featureRows = [];
     this.modes = /** @type {[Mode, string, string][]} */ ([
       ["gallery", "Gallery", "Small pictures of all candidates"],
       ["table", "Table", "A row for each candidate, with any features as columns"],
@@ -58,6 +58,7 @@ export class Toolbar {
       h("div", { class: "rv-found" }, this.count, this.all, this.update),
       h("div", { class: "rv-tools" }, this.sizes, this.splitter, this.columns, this.detail),
     );
+    giveKeysBack(this.element);
   }
 
   async renew() {
@@ -75,7 +76,7 @@ export class Toolbar {
       "aria-label": "Find a feature",
       oninput: () => {
         const words = search.value.toLowerCase();
-        for (const row of rows) row.hidden = !row.textContent?.toLowerCase().includes(words);
+        for (const { row, feature } of this.featureRows) row.hidden = desk.app.conceals(feature) || !row.textContent?.toLowerCase().includes(words);
       },
     });
     const rows = desk.app.info.features.map(({ name: feature, unit, description }) => {
@@ -88,6 +89,7 @@ export class Toolbar {
     });
     const menu = h("div", { class: "rv-menu", popover: "auto", id: name }, search, h("div", { class: "rv-menu-rows", role: "group", "aria-label": "Features as columns", tabindex: 0 }, ...rows));
     const opener = button("Columns", () => undefined, { class: "rv-button rv-small", popovertarget: name, title: "Features as columns of the table", id: "review-columns" });
+    this.featureRows = rows.map((row, i) => ({ row, feature: desk.app.info.features[i].name }));
     const place = () => {
       const { bottom, left } = opener.getBoundingClientRect();
       menu.style.top = `${bottom + 4}px`;
@@ -107,11 +109,12 @@ export class Toolbar {
     const known = options.some((sort) => sort.name === model.sort);
     const names = options.map((sort) => [sort.name, sort.title, sort.help]);
     if (!known) names.push([model.sort, model.sort.replace("feature:", "").replaceAll("_", " "), "A column of the table"]);
+    for (const { row, feature } of this.featureRows) row.hidden = app.conceals(feature);
     const signature = names.map(([name]) => name).join(" ");
     if (this.signature !== signature) {
       this.signature = signature;
       const groups = [h("optgroup", { label: "Order" }, ...names.map(([name, title, help]) => h("option", { value: name, title: help }, title)))];
-      const more = app.info.features.filter((feature) => `feature:${feature.name}` !== model.sort);
+      const more = app.info.features.filter(({ name }) => `feature:${name}` !== model.sort && !app.conceals(name));
       if (more.length) groups.push(h("optgroup", { label: "By a feature" }, ...more.map(({ name }) => h("option", { value: `feature:${name}` }, name.replaceAll("_", " ")))));
       this.sort.replaceChildren(...groups);
     }
