@@ -282,8 +282,9 @@ class TraceView {
     context.textBaseline = "bottom";
     // The chosen one last: it lies above the others.
     const order = candidate.events.map((_, i) => i).sort((a, b) => Number(a === this.look.event) - Number(b === this.look.event));
+    const places = candidate.events.map((event) => box.x + ((event + 0.5 - range.from) / (range.to - range.from)) * box.w);
     for (const i of order) {
-      const x = box.x + ((candidate.events[i] + 0.5 - range.from) / (range.to - range.from)) * box.w;
+      const x = places[i];
       if (x < box.x - 1 || x > box.x + box.w + 1) continue;
       const chosen = i === this.look.event;
       context.fillStyle = chosen ? variable("--mark") : variable("--text-2");
@@ -292,7 +293,8 @@ class TraceView {
       context.lineTo(x + 0.28 * rem, box.y - 0.5 * rem);
       context.lineTo(x, box.y - 0.05 * rem);
       context.fill();
-      context.fillText(String(i + 1), x + 0.32 * rem, box.y - 0.02 * rem);
+      // Where the next one stands in the way only the chosen one has its number.
+      if (chosen || !places.some((other) => other > x && other < x + 1.1 * rem)) context.fillText(String(i + 1), x + 0.32 * rem, box.y - 0.02 * rem);
       if (chosen) {
         context.globalAlpha = 0.35;
         context.fillRect(x - 0.5, box.y, 1, box.h);
