@@ -25,7 +25,7 @@ import hostile
 HERE = Path(__file__).parent
 MUTANTS = int(os.environ.get("ACTSORT_MUTANTS", "200"))  # 1,000 in .ci/run
 HOSTILE = max(60, MUTANTS * 180 // 1000)  # variants of the first sample, a quarter of that of two others
-KILLS = max(12, MUTANTS // 10)  # of the write of one sample; the 100 of .ci/run are all file operations there are
+KILLS = int(os.environ.get("ACTSORT_KILLS", max(12, MUTANTS // 25)))  # of the write of one sample; 100 are all file operations there are
 SEED = int(os.environ.get("ACTSORT_SEED", "1"))
 FORMATS = []
 for _adapter in hostile.adapters():

@@ -322,6 +322,7 @@ DATA = os.environ.get("ACTSORT_BENCHMARK_DATA")
 
 
 @pytest.mark.slow
+@pytest.mark.newest  # a claim about the engine, not about versions
 @pytest.mark.skipif(not DATA, reason="ACTSORT_BENCHMARK_DATA is not set: recorded annotators are not part of the project")
 def test_bars_on_a_recording_the_prior_does_not_know() -> None:
     from actsort_core import plugins, quality_prior
