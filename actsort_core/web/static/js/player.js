@@ -10,6 +10,7 @@ import { imageName } from "./maptools.js";
 
 /** @typedef {import("./store.js").App} App */
 /** @typedef {import("./types.js").Candidate} Candidate */
+/** A new candidate (its own outline alone, at once), the same again, or the next frame of it. @typedef {"new" | "still" | "playing"} How */
 
 const SPEEDS = [2, 4, 6, 10, 15, 20, 30];
 const STILLS = 4; // images of the field of view that are shown where there is no movie
@@ -38,6 +39,8 @@ export function mountPlayer(panel, app, look) {
 
   /** @type {{x: number, y: number, w: number, h: number}[]} */
   let boxes = [];
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let later;
 
   /** @param {number} n */
   function layout(n) {
@@ -70,15 +73,15 @@ export function mountPlayer(panel, app, look) {
    * @param {{x: number, y: number, w: number, h: number}} box
    * @param {(context: CanvasRenderingContext2D) => void} picture
    * @param {{low: number[], size: number[]}} window
-   * @param {boolean} [playing]
+   * @param {How} [how]
    */
-  function tile(context, candidate, box, picture, window, playing = false) {
+  function tile(context, candidate, box, picture, window, how = "still") {
     const at = fit(window.low, window.size, box);
     inWindow(context, at, () => {
       picture(context);
-      if (app.settings.outlines && !playing) drawOutlines(context, candidate, at.unit, { neighbours: app.settings.neighbours });
+      if (app.settings.outlines && how !== "playing") drawOutlines(context, candidate, at.unit, { neighbours: app.settings.neighbours && how === "still" });
     });
-    if (app.settings.outlines && playing) context.drawImage(outlinesFor(candidate, box, window), box.x, box.y, box.w, box.h);
+    if (app.settings.outlines && how === "playing") context.drawImage(outlinesFor(candidate, box, window), box.x, box.y, box.w, box.h);
   }
 
   const outlines = document.createElement("canvas");
@@ -105,16 +108,16 @@ export function mountPlayer(panel, app, look) {
     return outlines;
   }
 
-  /** @param {boolean} [playing] the next frame of what is there already */
-  function draw(playing = false) {
+  /** @param {How} [how] */
+  function draw(how = "still") {
     const candidate = app.current;
     if (!candidate || !stage.width) return;
-    if (candidate.frames && candidate.clip) movie(candidate, playing);
+    if (candidate.frames && candidate.clip) movie(candidate, how);
     else stills(candidate);
   }
 
-  /** @param {Candidate} candidate @param {boolean} playing */
-  function movie(candidate, playing) {
+  /** @param {Candidate} candidate @param {How} how */
+  function movie(candidate, how) {
     const context = stage.clear();
     const { events, rows, columns, length } = frames;
     if (boxes.length !== events || !boxes[0]?.w) layout(events);
@@ -123,7 +126,7 @@ export function mountPlayer(panel, app, look) {
     const { fps } = app.info.recordings[candidate.recording];
     for (let e = 0; e < events; e += 1) {
       const box = boxes[e];
-      tile(context, candidate, box, (c) => frames.draw(c, candidate, e, look.frame), window, playing);
+      tile(context, candidate, box, (c) => frames.draw(c, candidate, e, look.frame), window, how);
       const frame = candidate.events[e];
       caption(context, box, `${e + 1}: ${fps ? `${(frame / fps).toFixed(1)} s` : `frame ${frame}`}`);
       const done = (box.w * (look.frame + 1)) / length;
@@ -180,7 +183,7 @@ export function mountPlayer(panel, app, look) {
     if (!settings.playing || app.view !== "sort" || !current?.frames || document.hidden) return;
     if (performance.now() - app.shownAt < SETTLE) return;
     look.play((look.frame + 1) % Math.max(1, frames.length));
-    draw(true);
+    draw("playing");
   }
   tick();
 
@@ -228,7 +231,11 @@ export function mountPlayer(panel, app, look) {
       const { clips, movie: has } = app.info.recordings[candidate.recording];
       put(title, moves ? "Events in the movie" : "Still images");
       put(hint, moves ? "" : clips ? "No snippet of this candidate." : has ? "No snippets of the movie yet: they are made by the first computation of features." : "No movie: give it with --movie PATH to see its events.");
-      draw();
+      if (!moves) return draw();
+      // The neighbours' outlines, on every snippet the same, come with the first frame that moves, or when it would: they are in the large picture.
+      draw("new");
+      clearTimeout(later);
+      if (!app.settings.playing) later = setTimeout(() => draw(), SETTLE);
     },
   };
 }

@@ -23,6 +23,7 @@ import { later } from "./review/dom.js";
 /** @typedef {{known: boolean, why: string | null, quality: Quality | null, seconds_per_label: number | null, counts: Record<string, number>}} Answer */
 
 const EVERY = 2500; // ms between two requests
+const WHILE_BUSY = 6000; // and while labels follow each other quickly
 const PATIENCE = 12000; // ms without an answer while it is learning
 const ENOUGH = 3; // labels of a kind before there is a model
 
@@ -95,6 +96,7 @@ export class QualityView {
   /** Something changed, and the server is not busy learning; if it always is, now and then all the same. */
   worthAsking() {
     if (this.signature() === this.askedFor) return false;
+    if (this.app.busy && performance.now() - this.askedAt < WHILE_BUSY) return false;
     return !this.app.pulse?.fitting || performance.now() - this.askedAt > PATIENCE;
   }
 

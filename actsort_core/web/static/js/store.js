@@ -16,6 +16,8 @@ import { Walk } from "./walk.js";
 /** @typedef {{id: string, pos: number, before: number, value: string, question: Question | null}} Deed */
 
 const STATE_EVERY = 1000; // ms between two requests for the whole state
+const STATE_WHILE_BUSY = 4000; // while keys decide one after the other: reading and repainting it would hold up one key in six
+const BUSY = 700; // ms after a label that another one may follow at once
 const PERSON = 3; // origin of a decision: a person
 
 /** @type {Colouring[]} */
@@ -48,6 +50,7 @@ export class App extends Walk {
     this.undone = [];
     /** When the key went down that is being done now; 0: nobody pressed one. */
     this.keyTime = 0;
+    this.decidedAt = -Infinity;
     /** What keys and buttons do, by action; a view may have its own. @type {Map<string, () => void>} */
     this.actions = new Map();
     /** @type {{sort: Map<string, () => void>, review: Map<string, () => void>}} */
@@ -94,6 +97,7 @@ export class App extends Walk {
     const { current, question } = this;
     if (!current || this.waiting) return this.wait();
     const { pos } = current;
+    this.decidedAt = performance.now();
     const seconds = Math.round(performance.now() - this.shownAt) / 1000;
     const deed = { id: newId(), pos, before: this.state.label[pos], value, question };
     this.done.push([deed]);
@@ -326,9 +330,14 @@ export class App extends Walk {
     this.emit("count");
   }
 
+  /** Labels follow each other quickly. */
+  get busy() {
+    return performance.now() - this.decidedAt < BUSY;
+  }
+
   /** The whole state, at most once a second. @param {boolean} [force] */
   async refresh(force = false) {
-    if (this.stateComing || (!force && performance.now() - this.stateAt < Math.max(STATE_EVERY, 8 * this.stateTook))) return;
+    if (this.stateComing || (!force && performance.now() - this.stateAt < Math.max(this.busy ? STATE_WHILE_BUSY : STATE_EVERY, 8 * this.stateTook))) return;
     this.stateComing = true;
     this.stateAt = performance.now();
     try {
