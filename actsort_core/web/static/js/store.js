@@ -61,6 +61,8 @@ export class App extends Walk {
     this.stateAt = 0;
     this.stateTook = 0; // ms that the last one took
     this.stateComing = false;
+    /** What the server took while a state was on its way: that state may be from before. @type {Entry[]} */
+    this.heardMeanwhile = [];
     /** @type {ReturnType<typeof painter> | null} */
     this.paintOne = null;
     this.wire();
@@ -297,6 +299,8 @@ export class App extends Walk {
   /** @param {{answer: any, batch: Entry[]}} heard */
   heard({ answer, batch }) {
     const first = batch[0];
+    const refused = new Set((answer.refused ?? []).map((/** @type {{id: string}} */ one) => one.id));
+    if (this.stateComing) this.heardMeanwhile.push(...batch.filter((entry) => !refused.has(entry.id)));
     if (first.kind === "undo" || first.kind === "redo") batch.forEach((entry, i) => this.settleUndo(entry, answer.steps[i]));
     if (answer.questions) {
       this.queue.merge(answer);
@@ -339,6 +343,7 @@ export class App extends Walk {
   async refresh(force = false) {
     if (this.stateComing || (!force && performance.now() - this.stateAt < Math.max(this.busy ? STATE_WHILE_BUSY : STATE_EVERY, 8 * this.stateTook))) return;
     this.stateComing = true;
+    this.heardMeanwhile = [];
     this.stateAt = performance.now();
     try {
       const begin = performance.now();
@@ -346,8 +351,9 @@ export class App extends Walk {
       if (pack) {
         this.stateTook = performance.now() - begin; // the larger the session, the more seldom
         this.state = readState(pack);
-        // What the server has not heard yet stays as it was said here.
-        for (const entry of this.outbox.entries) {
+        // What the server has not heard yet, or heard meanwhile, stays as it was said here.
+        for (const entry of [...this.heardMeanwhile, ...this.outbox.entries]) {
+          if (entry.kind === "flag" && entry.pos !== undefined) this.state.flagged[entry.pos] = entry.on ? 1 : 0;
           if (entry.pos === undefined || entry.value === undefined) continue;
           this.overlay(entry.pos, entry.value ? this.classIndex(entry.value) : 0);
         }
