@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from typing import Any
 
-from actsort_core.errors import ChangedError
+from actsort_core.errors import ActsortError, ChangedError
 from actsort_core.report import write_document
 from actsort_core.session import Session
 from actsort_core.writeback import WriteReport
@@ -31,11 +32,14 @@ def write(session: Session, dry_run: bool, update_exports: bool = False, seen: A
     ChangedError
         The difference is another one by now.
     """
-    if not dry_run and seen is not None and seen != _name(session.write(True)):
-        raise ChangedError(
-            "The decisions changed since this difference was shown: a label was given, or the model learned.",
-            "Nothing was written. Compare again.",
-        )
+    if not dry_run and seen is not None:
+        with contextlib.suppress(ActsortError):  # a fit that ends between the look and the writing would change what is written
+            session.wait(5)
+        if seen != _name(session.write(True)):
+            raise ChangedError(
+                "The decisions changed since this difference was shown: a label was given, or the model learned.",
+                "Nothing was written. Compare again.",
+            )
     report = session.write(dry_run, update_exports=update_exports)
     return {**write_document(session, report, dry_run), "text": str(report), "seen": _name(report) if dry_run else None}
 

@@ -66,7 +66,7 @@ export function mountFacts(panel, app) {
     const recording = app.info.recordings[current.recording];
     put(name, `Candidate ${current.index}`, `Position ${current.pos} of the session; fingerprint ${current.fingerprint}`);
     put(flagged, app.state.flagged[current.pos] ? "⚑" : "");
-    put(where, app.info.recordings.length > 1 ? `${recording.key}, of ${recording.n_cells.toLocaleString("en")}` : `of ${recording.n_cells.toLocaleString("en")}`, recording.key);
+    put(where, `${app.info.recordings.length > 1 ? `${recording.key}, ` : ""}of ${recording.n_cells.toLocaleString("en")}`, recording.key);
     opinions(current);
     const reason = reasonText(app, question);
     put(why, reason, reason);

@@ -72,7 +72,7 @@ export function mapTools(app, map) {
     showLegend();
   });
   app.addEventListener("settings", () => {
-    for (const option of colours.options) option.hidden = app.conceals(option.value.replace("feature:", ""));
+    app.concealOptions(colours);
     outlines.setAttribute("aria-pressed", String(settings.outlines));
     dark.value = String(settings.dark);
     bright.value = String(settings.bright);
@@ -86,7 +86,7 @@ export function mapTools(app, map) {
     recordings.title = `Recording on the map: ${info.key}`;
     images.title = `Image of the field of view: ${imageName(images.value)}`;
   });
-  for (const option of colours.options) option.hidden = app.conceals(option.value.replace("feature:", ""));
+  app.concealOptions(colours);
   showLegend();
 
   const chosen = h("span", {});

@@ -88,10 +88,10 @@ export function mountFooter(footer, app) {
   let told = false;
   // Over the read-outs, which are old now, not over the buttons; and what is below does not move.
   const place = () => {
-    const told = !banner.hidden || !refused.hidden;
-    document.body.classList.toggle("told", told);
+    const shown = !banner.hidden || !refused.hidden;
+    document.body.classList.toggle("told", shown);
     const [count, blind] = ["#header .count", '#header [data-action="blind"]'].map((where) => document.querySelector(where));
-    if (!told || !count || !blind) return;
+    if (!shown || !count || !blind) return;
     footer.style.left = `${count.getBoundingClientRect().right + 6}px`;
     footer.style.right = `${innerWidth - blind.getBoundingClientRect().left + 6}px`;
   };

@@ -411,9 +411,14 @@ export class App extends Walk {
     this.emit("selection");
   }
 
-  /** In blind mode the toolkit's own statistics are hidden as its verdict is: they are what it judges by. @param {string} feature */
-  conceals(feature) {
-    return this.blind && feature.startsWith("host.");
+  /** In blind mode the toolkit's own statistics are hidden as its verdict is: they are what it judges by. @param {string} name of a feature, or of an order or colouring by it */
+  conceals(name) {
+    return this.blind && /^(feature:)?host\./.test(name);
+  }
+
+  /** @param {HTMLSelectElement} select of features */
+  concealOptions(select) {
+    for (const option of select.options) option.hidden = this.conceals(option.value);
   }
 
   /** @param {Colouring} colouring */

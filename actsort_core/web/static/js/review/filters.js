@@ -172,7 +172,7 @@ export class Filters {
     }
     for (const element of this.opinions) element.hidden = app.blind;
     for (const [name, { element }] of this.ranges) if (name) element.hidden = app.conceals(name);
-    for (const option of this.list.options) option.hidden = app.conceals(option.value);
+    app.concealOptions(this.list);
     const probability = this.ranges.get("")?.element;
     if (probability) probability.hidden = app.blind || !app.state.fitted_on;
     this.reset.disabled = !model.filtered;

@@ -53,7 +53,7 @@ export class ReviewModel {
 
   /** In blind mode no order tells what the model or the toolkit think. @param {import("../store.js").App} app */
   hideOpinions(app) {
-    if (app.blind && (OPINIONS.has(this.sort) || app.conceals(this.sort.replace("feature:", "")))) {
+    if (app.blind && (OPINIONS.has(this.sort) || app.conceals(this.sort))) {
       this.openSort = this.sort;
       this.sort = "recording";
     } else if (!app.blind && this.openSort) {
